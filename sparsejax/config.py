@@ -1,0 +1,414 @@
+"""The configuration of a run: one frozen dataclass per room, resolved and checked before anything compiles.
+
+Outside the package a run is an ``ml_collections.ConfigDict`` (``configs/base.py`` holds every default,
+its meaning, unit and legal values, and nothing else holds a default). Inside it is a ``RunConfig``.
+``resolve`` is the only way from one to the other: an unknown key, a wrong type, an illegal value or an
+impossible combination raises ``ConfigError``, whose text is one line naming the field, the value and the fix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+
+class ConfigError(ValueError):
+    """A value the user gave that cannot work; ``str(error)`` is the one line to show (exit code 2)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape and numerics of the LLaMA decoder. Fields: see ``configs/base.py``."""
+
+    size: str
+    hidden: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    layers: int
+    rope_base: float
+    rope_scaling: str
+    rope_factor: float
+    rope_low_frequency: float
+    rope_high_frequency: float
+    rope_original_length: int
+    rms_eps: float
+    tied_head: bool
+    init_std: float
+    init: str
+    compute_dtype: str
+    remat: str
+    implementation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TopologyConfig:
+    """Which blocks exist and how that changes. Fields: see ``configs/base.py``."""
+
+    density: float
+    block: tuple[int, int]
+    shards: int
+    balance: str
+    allocation: str
+    attention_mlp_ratio: float
+    rules: tuple[str, ...]
+    method: str
+    drop: str
+    grow: str
+    every: int
+    rate: float
+    rate_end: float
+    rate_schedule: str
+    stop_fraction: float
+    regrow_dropped: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Sparse Adam and the learning-rate shape. Fields: see ``configs/base.py``."""
+
+    form: str
+    lr: float
+    schedule: str
+    warmup_fraction: float
+    min_ratio: float
+    decay_fraction: float
+    restarts: int
+    b1: float
+    b2: float
+    eps: float
+    density_exponent: float
+    ramp: int
+    weight_decay: float
+    clip: float
+    moment_dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Text, tokenizer and the unique-token budget. Fields: see ``configs/base.py``."""
+
+    source: str
+    path: str
+    validation_path: str
+    validation_fraction: float
+    text_field: str
+    tokenizer: str
+    tokenizer_path: str
+    vocab_size: int
+    sequence_length: int
+    unique_tokens: int
+    reshuffle_each_epoch: bool
+    cache_dir: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length, batch and bookkeeping of a run. Fields: see ``configs/base.py``."""
+
+    steps: int
+    epochs: int
+    batch_size: int
+    microbatches: int
+    z_loss: float
+    nonfinite_limit: int
+    log_every: int
+    eval_every: int
+    eval_tokens: int
+    checkpoint_every: int
+    keep_last: int
+    keep_every: int
+    profile_start: int
+    profile_steps: int
+    compile_cache: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedConfig:
+    """Independent seeds: weights, topology, data order."""
+
+    init: int
+    topology: int
+    data: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines a run, one section per room."""
+
+    model: ModelConfig
+    topology: TopologyConfig
+    optim: OptimConfig
+    data: DataConfig
+    train: TrainConfig
+    seeds: SeedConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dict, ready for JSON (tuples become lists on the way out)."""
+        return dataclasses.asdict(self)
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.rope_scaling": ("none", "linear", "llama3"),
+    "model.init": ("normal", "density_aware"),
+    "model.compute_dtype": ("float32", "bfloat16"),
+    "model.remat": ("none", "full", "dots"),
+    "model.implementation": ("auto", "reference", "transient", "xla", "bcoo"),
+    "topology.balance": ("none", "column"),
+    "topology.allocation": ("uniform", "erk"),
+    "topology.method": ("dense", "static", "set", "smet", "smet_code"),
+    "topology.drop": ("none", "magnitude"),
+    "topology.grow": ("none", "random"),
+    "topology.rate_schedule": ("cosine", "linear", "constant", "wsd"),
+    "optim.form": ("smet", "smet_code", "naive"),
+    "optim.schedule": ("cosine", "linear", "wsd", "constant", "cosine_restarts"),
+    "optim.moment_dtype": ("float32", "bfloat16"),
+    "data.source": ("stdlib", "text", "jsonl", "parquet", "arrayrecord", "hf"),
+    "data.tokenizer": ("byte", "bpe", "sentencepiece", "hf"),
+}
+
+# (low, high, low is legal, high is legal)
+RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    "model.hidden": (1, float("inf"), True, False),
+    "model.mlp": (1, float("inf"), True, False),
+    "model.heads": (1, float("inf"), True, False),
+    "model.kv_heads": (1, float("inf"), True, False),
+    "model.head_dim": (2, float("inf"), True, False),
+    "model.layers": (1, float("inf"), True, False),
+    "model.rope_base": (1, float("inf"), False, False),
+    "model.rope_factor": (1, float("inf"), True, False),
+    "model.rms_eps": (0, 1, False, False),
+    "model.init_std": (0, float("inf"), False, False),
+    "topology.density": (0, 1, False, True),
+    "topology.shards": (1, float("inf"), True, False),
+    "topology.attention_mlp_ratio": (0, float("inf"), False, False),
+    "topology.every": (1, float("inf"), True, False),
+    "topology.rate": (0, 1, True, False),
+    "topology.rate_end": (0, 1, True, False),
+    "topology.stop_fraction": (0, 1, True, True),
+    "optim.lr": (0, float("inf"), False, False),
+    "optim.warmup_fraction": (0, 1, True, True),
+    "optim.min_ratio": (0, 1, True, True),
+    "optim.decay_fraction": (0, 1, True, True),
+    "optim.restarts": (1, float("inf"), True, False),
+    "optim.b1": (0, 1, True, False),
+    "optim.b2": (0, 1, True, False),
+    "optim.eps": (0, float("inf"), False, False),
+    "optim.density_exponent": (0, float("inf"), True, False),
+    "optim.ramp": (1, float("inf"), True, False),
+    "optim.weight_decay": (0, float("inf"), True, False),
+    "optim.clip": (0, float("inf"), True, False),
+    "data.validation_fraction": (0, 1, False, False),
+    "data.vocab_size": (0, float("inf"), True, False),
+    "data.sequence_length": (2, float("inf"), True, False),
+    "data.unique_tokens": (0, float("inf"), True, False),
+    "train.steps": (0, float("inf"), True, False),
+    "train.epochs": (0, float("inf"), True, False),
+    "train.batch_size": (1, float("inf"), True, False),
+    "train.microbatches": (1, float("inf"), True, False),
+    "train.z_loss": (0, float("inf"), True, False),
+    "train.nonfinite_limit": (1, float("inf"), True, False),
+    "train.log_every": (1, float("inf"), True, False),
+    "train.eval_every": (0, float("inf"), True, False),
+    "train.eval_tokens": (1, float("inf"), True, False),
+    "train.checkpoint_every": (1, float("inf"), True, False),
+    "train.keep_last": (1, float("inf"), True, False),
+    "train.keep_every": (0, float("inf"), True, False),
+    "train.profile_start": (0, float("inf"), True, False),
+    "train.profile_steps": (0, float("inf"), True, False),
+}
+
+# A resumed run may change these; every other key decides what is learned, and must stay (design D9).
+FREE_ON_RESUME: frozenset[str] = frozenset(
+    {
+        "model.implementation",
+        "model.remat",
+        "data.path",
+        "data.validation_path",
+        "data.cache_dir",
+        "data.tokenizer_path",
+        "train.nonfinite_limit",
+        "train.log_every",
+        "train.eval_every",
+        "train.eval_tokens",
+        "train.checkpoint_every",
+        "train.keep_last",
+        "train.keep_every",
+        "train.profile_start",
+        "train.profile_steps",
+        "train.compile_cache",
+    }
+)
+
+
+def resolve(config: Mapping[str, Any]) -> RunConfig:
+    """Turn a nested mapping into a checked ``RunConfig``; raises ``ConfigError`` on the first problem."""
+    sections = {field.name: field.type for field in dataclasses.fields(RunConfig)}
+    _reject_unknown("", config, sections)
+    hints = get_type_hints(RunConfig)
+    built = {}
+    for name in sections:
+        if name not in config:
+            raise ConfigError(f"{name}: this section is missing; start from configs/base.py")
+        built[name] = _section(name, hints[name], config[name])
+    run = RunConfig(**built)
+    _check_combinations(run)
+    return run
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines ``section.key: old -> new`` for every semantic key that differs between two resolved configs."""
+    lines = []
+    for section in sorted(set(old) | set(new)):
+        before, after = dict(old[section]), dict(new[section])
+        for key in sorted(set(before) | set(after)):
+            name = f"{section}.{key}"
+            a, b = before[key] if key in before else "absent", after[key] if key in after else "absent"
+            same = list(a) == list(b) if isinstance(a, list | tuple) and isinstance(b, list | tuple) else a == b
+            if not same and name not in FREE_ON_RESUME:
+                lines.append(f"{name}: {a} -> {b}")
+    return lines
+
+
+def _reject_unknown(prefix: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), list(known), n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"legal keys: {', '.join(known)}"
+            raise ConfigError(f"{prefix}{key}: unknown config key; {hint}")
+
+
+def _section(name: str, cls: type, given: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(cls)
+    _reject_unknown(f"{name}.", given, hints)
+    values = {}
+    for key, kind in hints.items():
+        field = f"{name}.{key}"
+        if key not in given or given[key] is None:
+            raise ConfigError(f"{field}: no value was given; set it with --config.{field}=...")
+        value = _typed(field, kind, given[key])
+        if field in CHOICES and value not in CHOICES[field]:
+            raise ConfigError(f"{field}={value}: not one of {', '.join(CHOICES[field])}")
+        if field in RANGES:
+            _check_range(field, value)
+        values[key] = value
+    return cls(**values)
+
+
+def _typed(field: str, kind: Any, value: Any) -> Any:
+    wanted = getattr(kind, "__name__", str(kind))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind in (int, float, str, bool):
+        if type(value) is not kind:
+            raise ConfigError(f"{field}={value!r}: must be of type {wanted}, not {type(value).__name__}")
+        return value
+    if not isinstance(value, tuple | list):
+        raise ConfigError(f"{field}={value!r}: must be a tuple")
+    element = str if kind == tuple[str, ...] else int
+    if element is int and len(value) != 2:
+        raise ConfigError(f"{field}={tuple(value)}: must be two integers (rows, columns)")
+    for item in value:
+        if type(item) is not element:
+            raise ConfigError(f"{field}={tuple(value)!r}: every element must be of type {element.__name__}")
+    return tuple(value)
+
+
+def _check_range(field: str, value: float) -> None:
+    low, high, low_legal, high_legal = RANGES[field]
+    inside = (value >= low if low_legal else value > low) and (value <= high if high_legal else value < high)
+    if not inside:
+        interval = f"{'[' if low_legal else '('}{low:g}, {high:g}{']' if high_legal else ')'}"
+        raise ConfigError(f"{field}={value:g}: must be in {interval}")
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def _check_combinations(run: RunConfig) -> None:
+    _check_model(run.model)
+    _check_blocks(run.model, run.topology)
+    _check_method(run.topology, run.optim)
+    _check_lengths(run)
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.heads % model.kv_heads:
+        raise ConfigError(
+            f"model.kv_heads={model.kv_heads}: must divide model.heads={model.heads}; legal: {_divisors(model.heads)}"
+        )
+    if model.head_dim % 2:
+        raise ConfigError(f"model.head_dim={model.head_dim}: must be even, rotary embeddings pair its halves")
+
+
+def _check_blocks(model: ModelConfig, topology: TopologyConfig) -> None:
+    if topology.density == 1.0 and not topology.rules:
+        return
+    widths = {
+        "model.hidden": model.hidden,
+        "model.heads*head_dim": model.heads * model.head_dim,
+        "model.kv_heads*head_dim": model.kv_heads * model.head_dim,
+    }
+    for side in topology.block:
+        if side < 1:
+            raise ConfigError(f"topology.block={topology.block}: both sides must be at least 1")
+        for name, width in widths.items():
+            if width % side:
+                raise ConfigError(
+                    f"topology.block={topology.block}: {side} does not divide {name}={width}; "
+                    f"legal sides: {[d for d in _divisors(width) if d <= 256]}"
+                )
+            if (width // side) % topology.shards:
+                legal = [d for d in _divisors(width // side) if d <= 64]
+                raise ConfigError(
+                    f"topology.shards={topology.shards}: does not divide the {width // side} blocks of {side} "
+                    f"along {name}={width}; legal: {legal}"
+                )
+    for rule in topology.rules:
+        pattern, separator, density = rule.rpartition("=")
+        try:
+            legal = bool(separator) and 0.0 < float(density) <= 1.0 and re.compile(pattern) is not None
+        except (ValueError, re.error):
+            legal = False
+        if not legal:
+            raise ConfigError(f"topology.rules={rule!r}: must read '<regex>=<density in (0, 1]>'")
+
+
+def _check_method(topology: TopologyConfig, optim: OptimConfig) -> None:
+    if (topology.drop == "none") != (topology.grow == "none"):
+        raise ConfigError(
+            f"topology.drop={topology.drop}, topology.grow={topology.grow}: "
+            "set both to rewire, or both to 'none' for a fixed topology"
+        )
+    if topology.method == "dense" and topology.density != 1.0:
+        raise ConfigError(f"topology.density={topology.density:g}: the method 'dense' needs density 1")
+    if topology.rate_end > topology.rate:
+        raise ConfigError(
+            f"topology.rate_end={topology.rate_end:g}: must not exceed topology.rate={topology.rate:g}"
+        )
+    if optim.form == "smet_code" and optim.ramp < 1:
+        raise ConfigError(f"optim.ramp={optim.ramp}: must be at least 1 step")
+
+
+def _check_lengths(run: RunConfig) -> None:
+    train = run.train
+    if (train.steps > 0) == (train.epochs > 0):
+        raise ConfigError(
+            f"train.steps={train.steps}, train.epochs={train.epochs}: set exactly one of them, the other to 0"
+        )
+    if train.batch_size % train.microbatches:
+        raise ConfigError(
+            f"train.microbatches={train.microbatches}: must divide train.batch_size={train.batch_size}; "
+            f"legal: {_divisors(train.batch_size)}"
+        )
+    if run.data.source != "stdlib" and not run.data.path:
+        raise ConfigError(f"data.path is empty: data.source={run.data.source} needs the files to read")
+    if run.data.tokenizer in ("sentencepiece", "hf") and not run.data.tokenizer_path:
+        raise ConfigError(f"data.tokenizer_path is empty: data.tokenizer={run.data.tokenizer} needs a file")
