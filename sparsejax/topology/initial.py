@@ -1,0 +1,57 @@
+"""The topology a run starts from: random, with exact counts."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.topology import scores
+from sparsejax.topology.blocks import BlockGrid, Index, index_from_positions
+
+
+def random_index(key: jax.Array, grid: BlockGrid, count: int, capacity: int) -> Index:
+    """A uniformly random topology with exactly ``count / S`` blocks in each share.
+
+    Published code draws every block independently, so its realised density fluctuates; counts here are exact.
+    Under ``balance="column"`` every column of a share gets its static count.
+
+    Args:
+      key: key of this weight and layer, see ``keys.weight_key``.
+      grid: the weight's grid.
+      count: active blocks of the weight, a multiple of the shares.
+      capacity: slots of the weight, a multiple of the shares, at least ``count``.
+
+    Raises:
+      ValueError: the counts do not divide, do not fit, or leave free slots in a balanced weight.
+    """
+    check_counts(grid, count, capacity)
+    share_count, share_capacity = count // grid.shards, capacity // grid.shards
+    score_Sm = scores.random(key, grid)
+    if grid.balance == "column":
+        by_column = score_Sm.reshape(grid.shards, grid.share_columns, grid.share_rows)
+        wanted = jnp.asarray(grid.column_counts(share_count))
+        pick = jax.vmap(scores.lowest, in_axes=(0, 0, 0))
+        everywhere = jnp.ones_like(by_column, dtype=bool)
+        active = jax.vmap(pick, in_axes=(0, 0, None))(by_column, everywhere, wanted)
+        active_Sm = active.reshape(score_Sm.shape)
+    else:
+        everywhere = jnp.ones_like(score_Sm, dtype=bool)
+        active_Sm = jax.vmap(scores.lowest, in_axes=(0, 0, None))(score_Sm, everywhere, share_count)
+    return index_from_positions(positions_from_mask(active_Sm, share_capacity), grid)
+
+
+def positions_from_mask(active_Sm: jax.Array, capacity: int) -> jax.Array:
+    """Ascending positions of the active cells of each share, ``[S, capacity]`` int32, free slots filled with m."""
+    cells = active_Sm.shape[1]
+    pick = jax.vmap(lambda mask: jnp.nonzero(mask, size=capacity, fill_value=cells)[0])
+    return pick(active_Sm).astype(jnp.int32)
+
+
+def check_counts(grid: BlockGrid, count: int, capacity: int) -> None:
+    """Raise ``ValueError`` unless ``count`` blocks in ``capacity`` slots are possible on ``grid``."""
+    if count % grid.shards or capacity % grid.shards:
+        raise ValueError(f"count={count}, capacity={capacity}: both must be multiples of shards={grid.shards}")
+    if not grid.shards <= count <= grid.cells or not count <= capacity:
+        raise ValueError(f"count={count}: must be between {grid.shards} and {grid.cells}, and at most {capacity}")
+    if grid.balance == "column" and capacity != count:
+        raise ValueError(f"capacity={capacity}: balance='column' has no free slots, capacity must be {count}")
