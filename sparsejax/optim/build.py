@@ -1,0 +1,124 @@
+"""The one place that puts the optimizer together, for runs and for plain Optax code.
+
+Example: one weight of 4 blocks of 2 x 2 at density 0.25, and a dense bias. A rewiring then moves block 0 to slot 1
+and block 1 to slot 2, drops block 2 and puts a new block into slot 0.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from sparsejax.optim.build import sparse_adam
+    >>> from sparsejax.optim.sparse_adam import remap, sparse_adam_state
+    >>> params = {"values": jnp.ones((4, 2, 2)), "bias": jnp.zeros(3)}
+    >>> def loss(params):
+    ...     return jnp.sum(params["values"] ** 2) + jnp.sum((params["bias"] - 1) ** 2)
+    >>> optimizer = sparse_adam(1e-3, densities={"values": 0.25, "bias": 1.0})
+    >>> state = optimizer.init(params)
+    >>> updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+    >>> params = optax.apply_updates(params, updates)
+    >>> print(f'{params["values"][0, 0, 0]:.4f} {params["bias"][0]:.4f}')  # 1 - 1e-3 * 0.25^-0.5 and 0 + 1e-3
+    0.9980 0.0010
+    >>> state = remap(state, {"values": jnp.array([-1, 0, 1, 3])})
+    >>> print(sparse_adam_state(state).ages["values"])
+    [0 1 1 1]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from sparsejax.config import OptimConfig
+from sparsejax.optim.forms import Form
+from sparsejax.optim.schedules import learning_rate
+from sparsejax.optim.sparse_adam import MomentDtype, scale_by_sparse_adam
+
+
+def build_optimizer(
+    config: OptimConfig, steps: int, densities: Any, decay_mask: Any, rounding_seed: int
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a run: ``sparse_adam`` with every setting taken from the configuration.
+
+    Args:
+      config: resolved settings.
+      steps: length of the run, for the learning-rate shape.
+      densities: realised densities with the structure of the parameters, see ``scale_by_sparse_adam``.
+      decay_mask: bools with the structure of the parameters; False (norms, embeddings) exempts from weight decay.
+      rounding_seed: seed of the stochastic rounding of bfloat16 moments.
+
+    Raises:
+      ConfigError: more learning-rate restarts than the run has steps for.
+    """
+    return sparse_adam(
+        learning_rate(config, steps),
+        densities,
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        form=config.form,  # type: ignore[arg-type]  # one of the legal names since the config was resolved
+        density_exponent=config.density_exponent,
+        ramp=config.ramp,
+        weight_decay=config.weight_decay,
+        decay_mask=decay_mask,
+        clip=config.clip,
+        moment_dtype=config.moment_dtype,  # type: ignore[arg-type]  # as form
+        rounding_seed=rounding_seed,
+    )
+
+
+def sparse_adam(
+    learning_rate: optax.ScalarOrSchedule,
+    densities: Any,
+    *,
+    weight_decay: float = 0.0,
+    decay_mask: Any = None,
+    clip: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    form: Form = "smet",
+    density_exponent: float = 0.5,
+    ramp: int = 100,
+    moment_dtype: MomentDtype = "float32",
+    rounding_seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam for block-sparse training, with the defaults of SMET (arXiv 2606.00888); see the example above.
+
+    The chain: clip the global norm, ``scale_by_sparse_adam``, add ``weight_decay * w``, multiply by minus the
+    learning rate. The decay is decoupled: neither the density scale nor the ramp touches it. In the form
+    ``"smet_code"`` it is coupled, added to the clipped gradient, as in the published code.
+
+    Args:
+      learning_rate: a float or an optax schedule.
+      densities: floats with the structure of the parameters; below 1 a leaf is ``values [..., n, bk, bn]``.
+      weight_decay: 0 leaves it out; above 0 ``update`` needs the parameters.
+      decay_mask: bools with the structure of the parameters, True where weight decay applies; None decays all.
+      clip: largest global norm of the gradients; 0 leaves it out.
+      b1: decay of the first moment; this and the following go to ``scale_by_sparse_adam``.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      form: variant of the update, see ``forms.py``.
+      density_exponent: p in the learning-rate scale d^-p.
+      ramp: updates over which a regrown block warms up.
+      moment_dtype: storage of the moments.
+      rounding_seed: seed of the stochastic rounding of bfloat16 moments.
+
+    Returns:
+      An optax transformation whose state ``remap`` carries through a rewiring.
+
+    Raises:
+      ValueError: as ``scale_by_sparse_adam``.
+    """
+    adam = scale_by_sparse_adam(
+        densities,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        form=form,
+        density_exponent=density_exponent,
+        ramp=ramp,
+        moment_dtype=moment_dtype,
+        rounding_seed=rounding_seed,
+    )
+    decay = [optax.add_decayed_weights(weight_decay, mask=decay_mask)] if weight_decay > 0 else []
+    stages = [optax.clip_by_global_norm(clip)] if clip > 0 else []
+    stages += [*decay, adam] if form == "smet_code" else [adam, *decay]
+    return optax.with_extra_args_support(optax.chain(*stages, optax.scale_by_learning_rate(learning_rate)))

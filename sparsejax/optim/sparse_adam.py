@@ -1,0 +1,197 @@
+"""Adam over active blocks as an Optax transformation: one age per block, and a state that follows a rewiring.
+
+The update rule, in its three forms, is in ``forms.py``. Leaves are named by their path: keys joined by ``/``, for
+example ``layers/attention/q/values``. Axes: n slots, bk x bn the block, behind any number of stacked layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax.optim.forms import AdamRule, Form, adam_step
+from sparsejax.optim.rounding import stochastic_round
+from sparsejax.topology.slots import gather_slots
+
+MomentDtype = Literal["float32", "bfloat16"]
+
+
+class SparseAdamState(NamedTuple):
+    """State of ``scale_by_sparse_adam``.
+
+    Attributes:
+      count: ``[]`` int32, updates since the start.
+      mu: first moments, the structure and shapes of the parameters.
+      nu: second moments, the same.
+      ages: for the path of every block-sparse leaf ``[..., n]`` int32, updates since each block was grown. A block
+        is regrown if its age is below ``count``. Dense leaves have no entry.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # the field's usual name, also a method of tuple
+    mu: Any
+    nu: Any
+    ages: dict[str, jax.Array]
+
+
+def scale_by_sparse_adam(
+    densities: Any,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    form: Form = "smet",
+    density_exponent: float = 0.5,
+    ramp: int = 100,
+    moment_dtype: MomentDtype = "float32",
+    rounding_seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Rescale gradients by Adam with a step count, a ramp and a density scale per block (equations: ``forms.py``).
+
+    Args:
+      densities: floats in (0, 1] with the structure of the parameters. Below 1 a leaf is block-sparse,
+        ``values [..., n, bk, bn]``, with one age per block; at 1 it is dense, of any shape.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added to the root of the second moment.
+      form: ``"smet"`` (arXiv 2606.00888), ``"naive"`` or ``"smet_code"`` (its published code).
+      density_exponent: p in the scale d^-p. The paper's text has 0.5, its published launch settings follow 1.
+      ramp: W, updates over which a regrown block warms up.
+      moment_dtype: ``"float32"`` stores at least float32 (float64 parameters keep float64 moments);
+        ``"bfloat16"`` stores half the bytes by stochastic rounding. The arithmetic is the same.
+      rounding_seed: the rounding is a function of (seed, count, leaf number).
+
+    Returns:
+      An optax transformation with a ``SparseAdamState``. Updates come out in float32, or float64 for float64
+      gradients, along the gradient: multiply by a negative learning rate. Regrown blocks rely on ``remap``.
+
+    Raises:
+      ValueError: a hyperparameter out of range; from ``init`` and ``update``, ``densities`` that do not fit.
+    """
+    rule = AdamRule(b1, b2, eps, form, density_exponent, ramp)
+    if moment_dtype not in get_args(MomentDtype):
+        raise ValueError(f"moment_dtype={moment_dtype!r}: not one of {', '.join(get_args(MomentDtype))}")
+
+    def init(params: optax.Params) -> SparseAdamState:
+        return _init(params, densities, moment_dtype)
+
+    def update(
+        updates: optax.Updates, state: SparseAdamState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, SparseAdamState]:
+        del params, extra_args
+        return _update(rule, densities, rounding_seed, updates, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def remap(opt_state: Any, old_slots: Mapping[str, jax.Array]) -> Any:
+    """Carry the optimizer state of rewired weights over to their new slots.
+
+    Moments and ages of kept blocks move with them; a regrown block, and a free slot, gets moments 0 and age 0.
+    Pure and jittable; leaves that are not named stay as they are.
+
+    Args:
+      opt_state: any optax state (a chain's, for example) that contains exactly one ``SparseAdamState``.
+      old_slots: for the path of every rewired leaf ``[..., n]`` int32: new slot -> old slot, -1 where the block was
+        regrown or the slot is free.
+
+    Returns:
+      ``opt_state`` with that one state replaced.
+
+    Raises:
+      ValueError: no or several ``SparseAdamState``, a path that is no block-sparse leaf, or a map of another shape.
+    """
+    found = sparse_adam_state(opt_state)
+    for path in old_slots:
+        if path not in found.ages:
+            raise ValueError(f"old_slots names {path}, which is no block-sparse leaf; those are {sorted(found.ages)}")
+
+    def follow(path: str, array: jax.Array) -> jax.Array:
+        return gather_slots(array, old_slots[path]) if path in old_slots else array
+
+    def follow_moment(key_path: Any, moment: jax.Array) -> jax.Array:
+        return follow(_join(key_path), moment)
+
+    remapped = found._replace(
+        mu=jax.tree_util.tree_map_with_path(follow_moment, found.mu),
+        nu=jax.tree_util.tree_map_with_path(follow_moment, found.nu),
+        ages={path: follow(path, age) for path, age in found.ages.items()},
+    )
+    return jax.tree.map(lambda node: remapped if _is_state(node) else node, opt_state, is_leaf=_is_state)
+
+
+def sparse_adam_state(opt_state: Any) -> SparseAdamState:
+    """The one ``SparseAdamState`` inside any optax state, for reading (bytes of moments, ages of blocks).
+
+    Raises:
+      ValueError: there is none, or more than one.
+    """
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(node)]
+    if len(found) != 1:
+        raise ValueError(f"the optimizer state contains {len(found)} SparseAdamState instead of one")
+    return found[0]
+
+
+def _init(params: Any, densities: Any, moment_dtype: MomentDtype) -> SparseAdamState:
+    ages = {}
+    for path, leaf, density in _with_densities(params, densities):
+        if not 0.0 < density <= 1.0:
+            raise ValueError(f"the density of {path} is {density}: must be in (0, 1]")
+        if density < 1.0:
+            if leaf.ndim < 3:
+                raise ValueError(f"{path} has shape {leaf.shape}: at density {density} it must be [..., n, bk, bn]")
+            ages[path] = jnp.zeros(leaf.shape[:-2], jnp.int32)
+
+    def zeros(leaf: jax.Array) -> jax.Array:
+        dtype = jnp.bfloat16 if moment_dtype == "bfloat16" else jnp.promote_types(leaf.dtype, jnp.float32)
+        return jnp.zeros(leaf.shape, dtype)
+
+    return SparseAdamState(
+        count=jnp.zeros((), jnp.int32), mu=jax.tree.map(zeros, params), nu=jax.tree.map(zeros, params), ages=ages
+    )
+
+
+def _update(
+    rule: AdamRule, densities: Any, seed: int, updates: Any, state: SparseAdamState
+) -> tuple[Any, SparseAdamState]:
+    count = state.count + 1
+    ages = {path: age + 1 for path, age in state.ages.items()}
+    old = zip(jax.tree.leaves(state.mu), jax.tree.leaves(state.nu), strict=True)
+    new = []
+    for number, ((path, g, density), (m, v)) in enumerate(zip(_with_densities(updates, densities), old, strict=True)):
+        age = ages[path][..., None, None] if path in ages else count
+        direction, new_m, new_v = adam_step(rule, g, m, v, count, age, density)
+        stored_m = _store(new_m, m.dtype, seed, count, 2 * number)
+        stored_v = _store(new_v, v.dtype, seed, count, 2 * number + 1)
+        new.append((direction, stored_m, stored_v))
+    tree = jax.tree.structure(updates)
+    directions, mu, nu = (jax.tree.unflatten(tree, [leaf[i] for leaf in new]) for i in range(3))
+    return directions, SparseAdamState(count=count, mu=mu, nu=nu, ages=ages)
+
+
+def _store(moment: jax.Array, dtype: Any, seed: int, count: jax.Array, number: int) -> jax.Array:
+    """The moment in its storage dtype; ``number`` tells the moments of one update apart."""
+    if dtype != jnp.bfloat16:
+        return moment.astype(dtype)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), count), number)
+    return stochastic_round(moment.astype(jnp.float32), key)
+
+
+def _with_densities(tree: Any, densities: Any) -> list[tuple[str, jax.Array, float]]:
+    """Path, leaf and density of every leaf of a tree of parameters or gradients."""
+    structure: Any = jax.tree.structure(tree)
+    if structure != jax.tree.structure(densities):
+        raise ValueError(f"densities {jax.tree.structure(densities)} do not fit {structure}")
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(_join(path), leaf, d) for (path, leaf), d in zip(leaves, jax.tree.leaves(densities), strict=True)]
+
+
+def _join(key_path: Any) -> str:
+    return jax.tree_util.keystr(key_path, simple=True, separator="/")
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, SparseAdamState)
