@@ -264,7 +264,7 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Lines ``section.key: old -> new`` for every semantic key that differs between two resolved configs."""
     lines = []
     for section in sorted(set(old) | set(new)):
-        before, after = dict(old[section]), dict(new[section])
+        before, after = (dict(config[section]) if section in config else {} for config in (old, new))
         for key in sorted(set(before) | set(after)):
             name = f"{section}.{key}"
             a, b = before[key] if key in before else "absent", after[key] if key in after else "absent"
@@ -335,7 +335,7 @@ def _divisors(number: int) -> list[int]:
 def _check_combinations(run: RunConfig) -> None:
     _check_model(run.model)
     _check_blocks(run.model, run.topology)
-    _check_method(run.topology, run.optim)
+    _check_method(run.topology)
     _check_lengths(run)
 
 
@@ -349,39 +349,44 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def _check_blocks(model: ModelConfig, topology: TopologyConfig) -> None:
+    if min(topology.block) < 1:
+        raise ConfigError(f"topology.block={topology.block}: both sides must be at least 1")
     if topology.density == 1.0 and not topology.rules:
         return
-    widths = {
-        "model.hidden": model.hidden,
-        "model.heads*head_dim": model.heads * model.head_dim,
-        "model.kv_heads*head_dim": model.kv_heads * model.head_dim,
-    }
-    for side in topology.block:
-        if side < 1:
-            raise ConfigError(f"topology.block={topology.block}: both sides must be at least 1")
-        for name, width in widths.items():
-            if width % side:
-                raise ConfigError(
-                    f"topology.block={topology.block}: {side} does not divide {name}={width}; "
-                    f"legal sides: {[d for d in _divisors(width) if d <= 256]}"
-                )
-            if (width // side) % topology.shards:
-                legal = [d for d in _divisors(width // side) if d <= 64]
-                raise ConfigError(
-                    f"topology.shards={topology.shards}: does not divide the {width // side} blocks of {side} "
-                    f"along {name}={width}; legal: {legal}"
-                )
+    hidden = ("model.hidden", model.hidden)
+    queries = ("model.heads*head_dim", model.heads * model.head_dim)
+    keys = ("model.kv_heads*head_dim", model.kv_heads * model.head_dim)
+    (bk, bn) = topology.block
+    # Of W [K, N], bk cuts K and bn cuts N. The MLP width is rounded up, so it always fits.
+    for side, (name, width) in ((bk, hidden), (bk, queries), (bn, hidden), (bn, queries), (bn, keys)):
+        if width % side:
+            raise ConfigError(
+                f"topology.block={topology.block}: {side} does not divide {name}={width}; "
+                f"legal sides: {[d for d in _divisors(width) if d <= 256]}"
+            )
+    # Shares cut the rows of o and the columns of q, k, v; nothing cuts the hidden width.
+    for side, (name, width) in ((bk, queries), (bn, queries), (bn, keys)):
+        if (width // side) % topology.shards:
+            legal = [d for d in _divisors(width // side) if d <= 64]
+            raise ConfigError(
+                f"topology.shards={topology.shards}: does not divide the {width // side} blocks of {side} "
+                f"along {name}={width}; legal: {legal}"
+            )
     for rule in topology.rules:
-        pattern, separator, density = rule.rpartition("=")
-        try:
-            legal = bool(separator) and 0.0 < float(density) <= 1.0 and re.compile(pattern) is not None
-        except (ValueError, re.error):
-            legal = False
-        if not legal:
+        if not _readable_rule(rule):
             raise ConfigError(f"topology.rules={rule!r}: must read '<regex>=<density in (0, 1]>'")
 
 
-def _check_method(topology: TopologyConfig, optim: OptimConfig) -> None:
+def _readable_rule(rule: str) -> bool:
+    pattern, separator, density = rule.rpartition("=")
+    try:
+        re.compile(pattern)
+        return bool(separator) and 0.0 < float(density) <= 1.0
+    except (ValueError, re.error):
+        return False
+
+
+def _check_method(topology: TopologyConfig) -> None:
     if (topology.drop == "none") != (topology.grow == "none"):
         raise ConfigError(
             f"topology.drop={topology.drop}, topology.grow={topology.grow}: "
@@ -390,11 +395,7 @@ def _check_method(topology: TopologyConfig, optim: OptimConfig) -> None:
     if topology.method == "dense" and topology.density != 1.0:
         raise ConfigError(f"topology.density={topology.density:g}: the method 'dense' needs density 1")
     if topology.rate_end > topology.rate:
-        raise ConfigError(
-            f"topology.rate_end={topology.rate_end:g}: must not exceed topology.rate={topology.rate:g}"
-        )
-    if optim.form == "smet_code" and optim.ramp < 1:
-        raise ConfigError(f"optim.ramp={optim.ramp}: must be at least 1 step")
+        raise ConfigError(f"topology.rate_end={topology.rate_end:g}: must not exceed topology.rate={topology.rate:g}")
 
 
 def _check_lengths(run: RunConfig) -> None:

@@ -182,13 +182,14 @@ def index_from_positions(position_Sc: jax.Array, grid: BlockGrid) -> Index:
     if grid.unstructured:
         return FlatIndex(flat=jnp.where(free.reshape(-1), grid.cells, row * grid.shape[1] + col))
     by_row = jnp.where(free, grid.cells_per_share, local_row * grid.share_columns + local_col)
-    # Positions are unique, so an unstable sort of (row, column) keys is still deterministic.
-    row_order = jnp.argsort(by_row, axis=1, stable=True).astype(jnp.int32)
+    slot = jnp.broadcast_to(jnp.arange(by_row.shape[1], dtype=jnp.int32), by_row.shape)
+    # Two keys, because free slots share one (row, column) key: they stay last, in storage order.
+    by_row, row_order = jax.lax.sort((by_row, slot), dimension=1, num_keys=2)
     return BlockIndex(
         rows=row,
         cols=col,
         column_pointers=_pointers(position_Sc, grid.share_rows, grid.share_columns),
-        row_pointers=_pointers(jnp.sort(by_row, axis=1), grid.share_columns, grid.share_rows),
+        row_pointers=_pointers(by_row, grid.share_columns, grid.share_rows),
         row_order=row_order,
     )
 

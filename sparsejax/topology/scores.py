@@ -33,7 +33,8 @@ def magnitude(values: jax.Array) -> jax.Array:
         return jax.lax.bitcast_convert_type(absolute, jnp.int32).reshape(values.shape[:-2])
     scale = min(_FLOAT32_INTEGERS, (2**31 - 1) // elements)
     peak = jnp.max(absolute)
-    relative = jnp.where(peak > 0, absolute / jnp.where(peak > 0, peak, 1.0), 0.0)
+    # A platform whose division is not exact may put the peak just above 1, where a full block would overflow int32.
+    relative = jnp.minimum(jnp.where(peak > 0, absolute / jnp.where(peak > 0, peak, 1.0), 0.0), 1.0)
     return jnp.sum(jnp.round(relative * scale).astype(jnp.int32), axis=(-2, -1), dtype=jnp.int32)
 
 
