@@ -5,9 +5,3 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Eight devices on one machine, so that a test of shares or meshes needs no hardware; everything else runs on device 0.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-
-from hypothesis import settings  # noqa: E402
-
-# The same examples on every run, and no deadline: the first example of a property compiles.
-settings.register_profile("gate", derandomize=True, deadline=None, max_examples=30, database=None)
-settings.load_profile("gate")

@@ -1,0 +1,136 @@
+"""The row a finished run leaves behind in ``result.json``, and the only thing that scaling reads of a run.
+
+Plain Python, so that laws can be fitted where no jax is installed. The trainer builds a ``RunResult`` and writes it;
+everything here afterwards only reads. Reading is strict: a row that another version wrote, or that somebody edited,
+is refused in one line instead of entering a fit with a default in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """One finished run.
+
+    Attributes:
+      schema: version of this row, ``SCHEMA``; a row of another version is refused.
+      name: the run's own name, the last part of its directory.
+      size: name of the model size, or "custom".
+      total_parameters: parameters of the dense twin, embedding, head and norms included.
+      active_parameters: parameters that exist at the end of training: active blocks and all dense parts.
+      non_embedding_parameters: active parameters without embedding and head.
+      mean_active_parameters: active parameters averaged over the steps, which differs only where counts move.
+      unique_tokens: distinct training tokens the run drew from.
+      total_tokens: training tokens seen, repetitions counted.
+      epochs: ``total_tokens / unique_tokens``.
+      density: realised share of active weights among the sparse parts, in (0, 1].
+      block: rows and columns of a block, in weights.
+      method: name of the sparse-training method.
+      batch_size: rows of one optimizer step.
+      sequence_length: tokens of one row.
+      steps: optimizer steps taken.
+      peak_lr: peak learning rate of a dense weight, before the density rule.
+      schedule: shape of the learning rate.
+      decay_finished: whether the learning rate reached the end of its shape; False for a run cut short.
+      seed_init: seed of the weights.
+      seed_topology: seed of first topology and rewiring.
+      seed_data: seed of the order of the data.
+      data_digest: sha256 of the tokens the run drew from.
+      tokenizer_digest: sha256 of the tokenizer.
+      train_loss: mean loss of the last logging interval, in nats/token.
+      validation_loss: loss on the fixed validation split after the last step, in nats/token.
+      bits_per_byte: validation loss in bits per byte of text, comparable between tokenizers.
+      loss_spike: largest rise of the loss over the mean of the interval before it, in nats/token; 0 if none.
+      seconds: wall-clock time spent training, in s, interruptions not counted.
+      executed_flops: floating-point operations the compiled programs executed in all steps, in FLOP.
+      theoretical_flops: those that the active weights alone need in all steps, in FLOP. Never a basis of MFU.
+      device: device kind and count, such as "TPU v5 lite x 4".
+      versions: name and version of Python and of each library that decides the arithmetic.
+    """
+
+    schema: int
+    name: str
+    size: str
+    total_parameters: int
+    active_parameters: int
+    non_embedding_parameters: int
+    mean_active_parameters: float
+    unique_tokens: int
+    total_tokens: int
+    epochs: float
+    density: float
+    block: tuple[int, int]
+    method: str
+    batch_size: int
+    sequence_length: int
+    steps: int
+    peak_lr: float
+    schedule: str
+    decay_finished: bool
+    seed_init: int
+    seed_topology: int
+    seed_data: int
+    data_digest: str
+    tokenizer_digest: str
+    train_loss: float
+    validation_loss: float
+    bits_per_byte: float
+    loss_spike: float
+    seconds: float
+    executed_flops: float
+    theoretical_flops: float
+    device: str
+    versions: dict[str, str]
+
+
+def write(result: RunResult, path: Path) -> None:
+    """Write the row as JSON, whole or not at all; NaN and infinity raise ``ValueError``."""
+    text = json.dumps(dataclasses.asdict(result), indent=2, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read(path: Path) -> RunResult:
+    """Read one row; anything but a complete row of this ``SCHEMA`` raises a one-line ``ValueError`` naming the file."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not a result: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{path}: not a result: a {type(row).__name__}, not an object")
+    if "schema" not in row or row["schema"] != SCHEMA:
+        found = row["schema"] if "schema" in row else "none"
+        raise ValueError(f"{path}: schema {found} is not {SCHEMA}, the one this version reads")
+    hints = get_type_hints(RunResult)
+    for problem, names in (("missing", hints.keys() - row.keys()), ("unknown", row.keys() - hints.keys())):
+        if names:
+            raise ValueError(f"{path}: {problem} {', '.join(sorted(names))}")
+    return RunResult(**{key: _typed(f"{path}: {key}", kind, row[key]) for key, kind in hints.items()})
+
+
+def _typed(where: str, kind: Any, value: Any) -> Any:
+    """``value`` as the field's type; JSON has no tuples and may write a float without its point."""
+    wrong = ValueError(f"{where}={value!r} is not of type {getattr(kind, '__name__', kind)}")
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list) or [type(item) for item in value] != list(get_args(kind)):
+            raise wrong
+        return tuple(value)
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict) or not all(type(item) is str for item in value.values()):
+            raise wrong
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise wrong
+    return value
