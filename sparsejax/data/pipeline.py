@@ -1,0 +1,204 @@
+"""From a data configuration to batches: the corpus, the training batches of a budget, the validation batches.
+
+Legend: B rows a batch, L tokens a row. A row is L consecutive ids of a token file and the *targets* of one
+sequence; the model's input is the row shifted right behind the tokenizer's start id, so every token of a row is
+predicted once. The target -1 is padding and ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from sparsejax.config import ConfigError, DataConfig
+from sparsejax.data.bpe import open_bpe
+from sparsejax.data.cache import FileDigests, Notice, cache_root
+from sparsejax.data.splits import TRAIN, VALIDATION, split_corpus
+from sparsejax.data.token_files import TokenFile, open_token_files
+from sparsejax.data.tokenizer import ByteTokenizer, Tokenizer, open_tokenizer_file
+
+IGNORED = -1
+_PREFETCHED_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tokenised corpus.
+
+    Attributes:
+      train: token file of the training split.
+      validation: token file of the validation split.
+      tokenizer: what made the ids.
+      data_digest: hexadecimal sha256 of the text of both splits, independent of where files lie.
+    """
+
+    train: TokenFile
+    validation: TokenFile
+    tokenizer: Tokenizer
+    data_digest: str
+
+
+def open_corpus(config: DataConfig, notice: Notice) -> Corpus:
+    """Opens the corpus a configuration names; tokenises it first unless the cache holds it.
+
+    Args:
+      config: source, paths, tokenizer and cache directory.
+      notice: told, one line each, what takes time and what was found broken.
+
+    Raises:
+      ConfigError: a file is missing, empty or unreadable, or a split has no text.
+    """
+    root = cache_root(config.cache_dir)
+    corpus = split_corpus(config, FileDigests(root / "digests"))
+    if config.tokenizer == "byte":
+        tokenizer: Tokenizer = ByteTokenizer()
+    elif config.tokenizer == "bpe":
+        tokenizer = open_bpe(root / "tokenizers", corpus, config.vocab_size, notice)
+    else:
+        tokenizer = open_tokenizer_file(config.tokenizer, config.tokenizer_path)
+    files = open_token_files(root / "tokens", corpus, tokenizer, notice)
+    return Corpus(files[TRAIN], files[VALIDATION], tokenizer, corpus.digest())
+
+
+class TrainBatches:
+    """The training batches of a unique-token budget: exactly the budget's rows, each exactly ``epochs`` times.
+
+    The token file is cut to the budget first, its rows are shuffled for each epoch, epochs follow one another and
+    batches are cut from the whole, so a batch may straddle two epochs. Batch ``i`` is a function of the token
+    file, the budget, the seed and ``i`` alone: a run that is stopped continues at any batch, and more steps change
+    no earlier one.
+
+    Attributes:
+      rows: rows in the budget.
+      unique_tokens: tokens in the budget, ``rows * L``.
+      steps: number of batches.
+      epochs: how often each row is seen: the number asked for, or ``steps * B / rows``.
+    """
+
+    def __init__(
+        self,
+        token_file: TokenFile,
+        *,
+        sequence_length: int,
+        unique_tokens: int,
+        batch_size: int,
+        epochs: int,
+        steps: int,
+        seed: int,
+        reshuffle_each_epoch: bool,
+        notice: Notice,
+    ) -> None:
+        """Plans the batches; reads nothing.
+
+        Args:
+          token_file: the training split.
+          sequence_length: L.
+          unique_tokens: the budget, 0 for all; rounded down to whole rows.
+          batch_size: B, over all devices and hosts.
+          epochs: whole passes over the budget, or 0 if ``steps`` is given. The last batch is filled up with
+            rows of -1.
+          steps: number of batches, or 0 if ``epochs`` is given. No batch is padded.
+          seed: any integer; the order of rows.
+          reshuffle_each_epoch: whether each epoch has its own order, or all the first one's.
+          notice: told if the budget was rounded.
+
+        Raises:
+          ConfigError: the budget is larger than the token file or smaller than a row.
+          ValueError: not exactly one of ``epochs`` and ``steps`` is positive.
+        """
+        if (epochs > 0) == (steps > 0):
+            raise ValueError(f"exactly one of epochs={epochs} and steps={steps} must be positive")
+        self.rows = _budget_rows(token_file, sequence_length, unique_tokens, notice)
+        self.unique_tokens = self.rows * sequence_length
+        self.steps = steps or -(-self.rows * epochs // batch_size)
+        self.epochs = float(epochs) if epochs else steps * batch_size / self.rows
+        self._batch_size = batch_size
+        # Grain shuffles epoch e with seed + e: unhashed, run seed 1 would begin with the second epoch of run seed 0.
+        shuffle_seed = int.from_bytes(hashlib.sha256(f"rows {seed}".encode()).digest()[:4])
+        self._batches = (
+            grain.MapDataset.source(_Rows(token_file.ids, sequence_length))
+            .slice(slice(0, self.rows))
+            .shuffle(seed=shuffle_seed)
+            .repeat(epochs or -(-steps * batch_size // self.rows), reseed_each_epoch=reshuffle_each_epoch)
+            .batch(batch_size, drop_remainder=False)
+            .map(lambda rows_BL: _padded(rows_BL, batch_size))
+        )
+
+    def batch(self, i: int) -> np.ndarray:
+        """Batch ``i`` of ``[0, steps)``: int32 ``[B, L]``."""
+        if not 0 <= i < self.steps:
+            raise IndexError(f"batch {i} is outside [0, {self.steps})")
+        batch_BL: np.ndarray = self._batches[i]
+        return batch_BL
+
+    def epoch_of(self, i: int) -> int:
+        """The epoch, from 0, of the first row of batch ``i``."""
+        return i * self._batch_size // self.rows
+
+    def iterate(self, start: int) -> Iterator[np.ndarray]:
+        """Batches ``start`` to the last, read ahead by a thread that ends when the iterator is closed or used up."""
+        if start >= self.steps:
+            return
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)
+        batches = self._batches.slice(slice(start, self.steps)).to_iter_dataset(options)
+        with contextlib.closing(iter(batches)) as iterator:
+            yield from iterator
+
+
+def validation_batches(
+    token_file: TokenFile, sequence_length: int, batch_size: int, max_tokens: int
+) -> Iterator[np.ndarray]:
+    """The first ``max_tokens`` tokens in file order, each once: int32 ``[B, L]``, filled up with -1 at the end."""
+    tokens = min(token_file.tokens, max_tokens)
+    for start in range(0, tokens, batch_size * sequence_length):
+        batch = np.full(batch_size * sequence_length, IGNORED, np.int32)
+        ids = token_file.ids[start : min(start + batch.size, tokens)]
+        batch[: ids.size] = ids
+        yield batch.reshape(batch_size, sequence_length)
+
+
+class _Rows:
+    """The whole rows of a token file, as Grain reads them."""
+
+    def __init__(self, ids: np.ndarray, length: int) -> None:
+        self._ids = ids
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._ids.size // self._length
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        start = int(row) * self._length
+        return self._ids[start : start + self._length].astype(np.int32)
+
+
+def _padded(rows_BL: np.ndarray, batch_size: int) -> np.ndarray:
+    missing = batch_size - rows_BL.shape[0]
+    return np.pad(rows_BL, ((0, missing), (0, 0)), constant_values=IGNORED) if missing else rows_BL
+
+
+def _budget_rows(token_file: TokenFile, length: int, unique_tokens: int, notice: Notice) -> int:
+    tokens = token_file.tokens
+    if tokens < length:
+        raise ConfigError(
+            f"data.sequence_length={length}: the {token_file.split} split has only {tokens} tokens; "
+            "give more text or a shorter row"
+        )
+    if unique_tokens > tokens:
+        raise ConfigError(
+            f"data.unique_tokens={unique_tokens}: the {token_file.split} split has only {tokens} tokens; "
+            "lower the budget (0 takes all) or give more text"
+        )
+    if 0 < unique_tokens < length:
+        raise ConfigError(
+            f"data.unique_tokens={unique_tokens}: is less than one row of data.sequence_length={length} tokens"
+        )
+    rows = (unique_tokens or tokens) // length
+    if unique_tokens % length:
+        notice(f"data.unique_tokens={unique_tokens}: rounded down to {rows * length}, {rows} rows of {length} tokens")
+    return rows
