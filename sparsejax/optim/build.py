@@ -27,6 +27,7 @@ from typing import Any
 import optax
 
 from sparsejax.config import OptimConfig
+from sparsejax.optim.clip import clip_by_global_norm
 from sparsejax.optim.forms import Form
 from sparsejax.optim.schedules import learning_rate
 from sparsejax.optim.sparse_adam import MomentDtype, scale_by_sparse_adam
@@ -119,6 +120,6 @@ def sparse_adam(
         rounding_seed=rounding_seed,
     )
     decay = [optax.add_decayed_weights(weight_decay, mask=decay_mask)] if weight_decay > 0 else []
-    stages = [optax.clip_by_global_norm(clip)] if clip > 0 else []
+    stages = [clip_by_global_norm(clip)] if clip > 0 else []
     stages += [*decay, adam] if form == "smet_code" else [adam, *decay]
     return optax.with_extra_args_support(optax.chain(*stages, optax.scale_by_learning_rate(learning_rate)))

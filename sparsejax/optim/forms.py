@@ -89,10 +89,10 @@ def adam_step(
     t = (count if rule.form == "naive" else local).astype(dtype)
     warm = jnp.minimum(t / rule.ramp, 1.0)
 
-    m = rule.b1 * m + (1 - rule.b1) * g
+    # Multiplying the new m by ``warm`` instead would make XLA keep the unscaled one as well, a whole extra copy.
+    stored = warm if rule.form == "smet_code" else 1.0
+    m = (rule.b1 * stored) * m + ((1 - rule.b1) * stored) * g
     v = rule.b2 * v + (1 - rule.b2) * jnp.square(g)
-    if rule.form == "smet_code":
-        m = m * warm
     gain = density**-rule.density_exponent / _bias_correction(rule.b1, t)
     if rule.form == "smet":
         gain = gain * jnp.where(regrown, warm, 1.0)
