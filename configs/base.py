@@ -1,0 +1,144 @@
+"""Every setting of a run, with its default: the only place that holds defaults.
+
+Each line says what the setting means, its unit and its legal values; `sparsejax.config` checks them before anything
+compiles. The six sizes of the model have no default. Other configs start from this one and change a few lines:
+
+    from configs.base import get_config as base
+
+Any setting can be changed on the command line, for example `--config.optim.lr=2e-3 --config.topology.block='(32, 32)'`.
+A resumed run may change only what does not decide what is learned (`sparsejax.config.FREE_ON_RESUME`).
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """The settings of all rooms; complete but for the sizes of the model."""
+    return ConfigDict(
+        {
+            "model": model(),
+            "topology": topology(),
+            "optim": optim(),
+            "data": data(),
+            "train": train(),
+            "seeds": seeds(),
+        }
+    )
+
+
+def model() -> ConfigDict:
+    """Shape and numerics of the LLaMA decoder."""
+    c = ConfigDict()
+    c.size = "custom"  # name of the size, recorded in the results; any text
+    c.hidden = placeholder(int)  # width of the residual stream; a multiple of block sides x shards
+    c.mlp = placeholder(int)  # inner width of the SwiGLU layer; rounded up to a multiple of block sides x shards
+    c.heads = placeholder(int)  # query heads; at least 1
+    c.kv_heads = placeholder(int)  # key and value heads; divides heads (fewer is grouped-query attention)
+    c.head_dim = placeholder(int)  # width of one head; even
+    c.layers = placeholder(int)  # decoder layers; at least 1
+    c.rope_base = 1e4  # base of the rotary frequencies; above 1
+    c.rope_scaling = "none"  # stretches rotary frequencies for longer text: none, linear, llama3
+    c.rope_factor = 1.0  # how much they are stretched, for linear and llama3; at least 1
+    c.rope_low_frequency = 1.0  # llama3: fewer turns than this over the original length are fully stretched
+    c.rope_high_frequency = 4.0  # llama3: more turns than this are left alone; above rope_low_frequency
+    c.rope_original_length = 8192  # llama3: tokens of the length the frequencies were made for
+    c.rms_eps = 1e-6  # added to the mean square in RMSNorm; in (0, 1)
+    c.tied_head = False  # the head shares the embedding's weights: True, False
+    c.init_std = 0.02  # standard deviation of the first weights; above 0
+    c.init = "normal"  # first weights of sparse parts: normal, density_aware (init_std / sqrt(density))
+    c.compute_dtype = "bfloat16"  # of matrix products and activations: bfloat16, float32; parameters are float32
+    c.remat = "none"  # activations recomputed in the backward pass: none, dots (all but products), full (a layer each)
+    c.implementation = "auto"  # of block products: auto (a measured table), reference, transient, xla, bcoo
+    return c
+
+
+def topology() -> ConfigDict:
+    """Which blocks exist and how that changes."""
+    c = ConfigDict()
+    c.density = 0.25  # share of active weights in attention and MLP; in (0, 1], 1 is dense
+    c.block = (16, 16)  # rows and columns of a block, in weights; sides divide the widths, (1, 1) is unstructured
+    c.shards = 1  # equal shares per weight, each with the same count, for tensor parallelism; at least 1
+    c.balance = "none"  # equal counts per block column too: none, column
+    c.allocation = "uniform"  # density per weight: uniform, erk (sparser the larger the weight)
+    c.attention_mlp_ratio = 1.0  # density of attention over density of MLP, at the same total; above 0
+    c.rules = ()  # exceptions, first match counts: ("<regex on attention.q ... mlp.down>=<density>",)
+    c.method = "smet"  # name of the method, recorded in the results: dense, static, set, smet, smet_code
+    c.drop = "magnitude"  # which blocks leave: magnitude (smallest sum of |w|), none (the topology is fixed)
+    c.grow = "random"  # which blocks come: random, none
+    c.every = 100  # optimizer steps between rewirings; at least 1
+    c.rate = 0.3  # share of active blocks replaced at the first rewiring; in [0, 1)
+    c.rate_end = 0.005  # that share at the last rewiring; in [0, rate]
+    c.rate_schedule = "cosine"  # path from rate to rate_end: cosine, linear, constant, wsd
+    c.stop_fraction = 1.0  # fraction of the steps after which the topology stays; in [0, 1]
+    c.regrow_dropped = False  # a block may come back in the rewiring that dropped it: True, False
+    return c
+
+
+def optim() -> ConfigDict:
+    """Sparse Adam and the learning rate."""
+    c = ConfigDict()
+    c.form = "smet"  # arithmetic of sparse Adam: smet (the paper), smet_code (its published code), naive (plain Adam)
+    c.lr = 1e-3  # peak learning rate of a dense weight; above 0
+    c.schedule = "cosine"  # shape after the warm-up: cosine, linear, wsd, constant, cosine_restarts
+    c.warmup_fraction = 0.1  # fraction of the steps in which the rate rises linearly; in [0, 1]
+    c.min_ratio = 0.1  # last rate over peak rate; in [0, 1]
+    c.decay_fraction = 0.1  # wsd only: fraction of the steps in which the rate falls; in [0, 1]
+    c.restarts = 1  # cosine_restarts only: number of cosines; at least 1
+    c.b1 = 0.9  # decay of the first moment per update; in [0, 1)
+    c.b2 = 0.999  # decay of the second moment per update; in [0, 1)
+    c.eps = 1e-8  # added to the root of the second moment; above 0
+    c.density_exponent = 0.5  # p in the rate of a sparse weight, lr * density ** -p; at least 0, 0 is off
+    c.ramp = 100  # updates in which a regrown block's rate rises to the full one; at least 1
+    c.weight_decay = 0.0  # share of a weight lost per step and unit of rate, not on norms and embedding; at least 0
+    c.clip = 1.0  # largest global norm of the gradient; at least 0, 0 is off
+    c.moment_dtype = "float32"  # of Adam's moments: float32, bfloat16 (stochastically rounded)
+    return c
+
+
+def data() -> ConfigDict:
+    """Text, tokenizer and the budget of unique tokens."""
+    c = ConfigDict()
+    c.source = "stdlib"  # stdlib (Python's own sources, read in place), text, jsonl, parquet, arrayrecord, hf
+    c.path = ""  # files or patterns, comma-separated; for hf name[:configuration][@split]; empty for stdlib
+    c.validation_path = ""  # the same for the validation text; empty: validation_fraction of the documents of path
+    c.validation_fraction = 0.05  # share of the documents held out, chosen by their content; in (0, 1)
+    c.text_field = "text"  # field or column that holds the text, for jsonl, parquet, arrayrecord and hf
+    c.tokenizer = "bpe"  # bpe (trained on the corpus), byte, sentencepiece (a .model file), hf (a tokenizer.json file)
+    c.tokenizer_path = ""  # file of a sentencepiece or hf tokenizer; empty for the others
+    c.vocab_size = 8192  # tokens of the bpe to train; the other tokenizers bring their own number
+    c.sequence_length = 256  # tokens of a row; at least 2
+    c.unique_tokens = 0  # budget of distinct training tokens, rounded down to whole rows; 0 is the whole corpus
+    c.reshuffle_each_epoch = True  # each pass over the budget has its own order: True, False
+    c.cache_dir = ""  # directory of tokenised corpora and tokenizers; empty: $SPARSEJAX_CACHE or the user's cache
+    return c
+
+
+def train() -> ConfigDict:
+    """Length, batch and bookkeeping. Exactly one of steps and epochs is above 0."""
+    c = ConfigDict()
+    c.steps = 10_000  # optimizer steps; at least 0, 0 if epochs counts
+    c.epochs = 0  # passes over the unique tokens; at least 0, 0 if steps counts
+    c.batch_size = 64  # rows of one optimizer step; at least 1
+    c.microbatches = 1  # equal parts the batch is computed in, to save memory; divides batch_size
+    c.z_loss = 0.0  # weight of log(sum(exp(logits))) ** 2 in the loss; at least 0, 0 is off
+    c.nonfinite_limit = 10  # skipped steps in a row (non-finite loss or gradient) that end the run; at least 1
+    c.log_every = 10  # steps per logged line; at least 1
+    c.eval_every = 500  # steps between evaluations; at least 0, 0 evaluates at the end only
+    c.eval_tokens = 500_000  # validation tokens of one evaluation, always the same ones; at least 1
+    c.checkpoint_every = 500  # steps between checkpoints; at least 1
+    c.keep_last = 2  # newest checkpoints kept; at least 1
+    c.keep_every = 0  # steps divisible by this keep their checkpoint for good; at least 0, 0 keeps none
+    c.profile_start = 0  # first step of the profile; at least 0
+    c.profile_steps = 0  # steps of the profile; at least 0, 0 is off
+    c.compile_cache = ""  # directory of compiled programs, reused between runs; empty is off
+    return c
+
+
+def seeds() -> ConfigDict:
+    """Independent seeds, so that one can vary while the others stay."""
+    c = ConfigDict()
+    c.init = 0  # of the first weights; any integer
+    c.topology = 0  # of the first topology and of growth; any integer
+    c.data = 0  # of the order of the rows; any integer
+    return c
