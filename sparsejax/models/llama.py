@@ -1,0 +1,191 @@
+"""The LLaMA decoder (arXiv 2302.13971), dense or sparse weight by weight.
+
+Layers are stacked on a leading axis and run by one ``jax.lax.scan``, so compile time does not grow with depth.
+Axes: B batch, T sequence, D hidden, V vocabulary, N query heads, M key and value heads, H head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparsejax.config import ModelConfig
+from sparsejax.models.layers import (
+    RMSNorm,
+    Rotation,
+    causal_attention,
+    rope_frequencies,
+    rotate,
+    rotation_of,
+    swiglu,
+)
+from sparsejax.models.sparse_linear import LINEAR_OUTPUT, SparseLinear, TopologyIndex, initial_std
+from sparsejax.models.weight_table import SparseWeight
+from sparsejax.topology.keys import weight_key
+
+MakeLinear = Callable[[str], SparseLinear]
+
+
+class Attention(nnx.Module):
+    """Causal self-attention with rotary positions and grouped key and value heads."""
+
+    def __init__(self, model: ModelConfig, linear: MakeLinear) -> None:
+        """``linear`` makes the layer's weight of a given kind."""
+        self.heads, self.kv_heads, self.head_dim = model.heads, model.kv_heads, model.head_dim
+        self.q, self.k = linear("attention.q"), linear("attention.k")
+        self.v, self.o = linear("attention.v"), linear("attention.o")
+
+    def project(self, x_BTD: jax.Array, rotation: Rotation) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Rotated queries ``[B, T, N, H]``, rotated keys and plain values ``[B, T, M, H]``."""
+        q_BTNH = self._split_heads(self.q(x_BTD), self.heads)
+        k_BTMH = self._split_heads(self.k(x_BTD), self.kv_heads)
+        v_BTMH = self._split_heads(self.v(x_BTD), self.kv_heads)
+        return rotate(q_BTNH, rotation), rotate(k_BTMH, rotation), v_BTMH
+
+    def __call__(self, x_BTD: jax.Array, rotation: Rotation) -> jax.Array:
+        """Attend to all earlier positions and the own one; ``[B, T, D]``."""
+        heads_BTNH = causal_attention(*self.project(x_BTD, rotation))
+        return self.o(heads_BTNH.reshape(*x_BTD.shape[:-1], self.heads * self.head_dim))
+
+    def _split_heads(self, x: jax.Array, heads: int) -> jax.Array:
+        return x.reshape(*x.shape[:-1], heads, self.head_dim)
+
+
+class Mlp(nnx.Module):
+    """``down(silu(gate(x)) * up(x))``."""
+
+    def __init__(self, linear: MakeLinear) -> None:
+        """``linear`` makes the layer's weight of a given kind."""
+        self.gate, self.up, self.down = linear("mlp.gate"), linear("mlp.up"), linear("mlp.down")
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """``[B, T, D]`` to ``[B, T, D]``."""
+        return self.down(swiglu(self.gate(x_BTD), self.up(x_BTD)))
+
+
+class DecoderLayer(nnx.Module):
+    """Pre-norm residual layer: attention, then MLP."""
+
+    def __init__(self, model: ModelConfig, linear: MakeLinear) -> None:
+        """``linear`` makes the layer's weight of a given kind."""
+        self.attention_norm = RMSNorm(model.hidden, model.rms_eps)
+        self.attention = Attention(model, linear)
+        self.mlp_norm = RMSNorm(model.hidden, model.rms_eps)
+        self.mlp = Mlp(linear)
+
+    def __call__(self, x_BTD: jax.Array, rotation: Rotation) -> jax.Array:
+        """``[B, T, D]`` to ``[B, T, D]``, in the dtype of the residual stream."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotation)
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+
+
+class Embed(nnx.Module):
+    """Token embedding, float32 ``[V, D]``."""
+
+    def __init__(self, vocab: int, hidden: int, std: float, key: jax.Array) -> None:
+        """Normal with standard deviation ``std``."""
+        self.embedding = nnx.Param(std * jax.random.normal(key, (vocab, hidden), jnp.float32))
+
+
+class Head(nnx.Module):
+    """Output projection of its own, float32 ``[D, V]``; a tied model has none."""
+
+    def __init__(self, hidden: int, vocab: int, std: float, key: jax.Array) -> None:
+        """Normal with standard deviation ``std``."""
+        self.kernel = nnx.Param(std * jax.random.normal(key, (hidden, vocab), jnp.float32))
+
+
+class Llama(nnx.Module):
+    """Decoder from tokens to logits. Parameters are float32, activations ``model.compute_dtype``.
+
+    Parameter paths: ``embed/embedding``, ``layers/attention_norm/scale``, ``layers/attention/{q,k,v,o}/...``,
+    ``layers/mlp_norm/scale``, ``layers/mlp/{gate,up,down}/...``, ``norm/scale``, ``head/kernel``; everything
+    below ``layers`` has a leading layer axis. ``...`` is ``values`` (and the index) or, for a dense weight, ``kernel``.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        weights: Mapping[str, SparseWeight],
+        *,
+        vocab_size: int,
+        init_seed: int,
+        topology_seed: int,
+        implementations: Mapping[str, str],
+    ) -> None:
+        """Draw every layer's weights and topology.
+
+        Args:
+          model: widths, numerics, remat policy.
+          weights: the density table, see ``weight_table``; the MLP width is that of its grids.
+          vocab_size: number of tokens.
+          init_seed: seed of the values; equal seeds give equal models.
+          topology_seed: seed of the places of the blocks.
+          implementations: resolved ``block_matmul`` name of each kind that is not dense.
+
+        Raises:
+          KeyError: a sparse kind has no implementation.
+        """
+        self.model = model
+
+        def linear(name: str, layer: jax.Array) -> SparseLinear:
+            weight = weights[name]
+            return SparseLinear(
+                weight,
+                implementation="dense" if weight.dense else implementations[name],
+                compute_dtype=model.compute_dtype,
+                std=initial_std(model.init, model.init_std, weight.density),
+                init_key=weight_key(init_seed, 0, f"init.{name}", layer),
+                topology_key=weight_key(topology_seed, 0, name, layer),
+            )
+
+        @nnx.vmap
+        def decoder_layer(layer: jax.Array) -> DecoderLayer:
+            return DecoderLayer(model, lambda name: linear(name, layer))
+
+        self.embed = Embed(vocab_size, model.hidden, model.init_std, weight_key(init_seed, 0, "init.embed", 0))
+        self.layers = decoder_layer(jnp.arange(model.layers))
+        self.norm = RMSNorm(model.hidden, model.rms_eps)
+        if not model.tied_head:
+            self.head = Head(model.hidden, vocab_size, model.init_std, weight_key(init_seed, 0, "init.head", 0))
+
+    def __call__(self, tokens_BT: jax.Array) -> jax.Array:
+        """Logits float32 ``[B, T, V]`` of integer tokens; position t sees tokens 0 to t."""
+        return self.logits(self.hidden_states(tokens_BT))
+
+    def hidden_states(self, tokens_BT: jax.Array) -> jax.Array:
+        """Normalised output of the last layer, ``[B, T, D]`` in the compute dtype; all but the head."""
+        x_BTD = self.embed.embedding[...][tokens_BT].astype(self.model.compute_dtype)
+        rotation = rotation_of(jnp.arange(tokens_BT.shape[1]), rope_frequencies(self.model))
+        graphdef, params, topology = nnx.split(self.layers, nnx.Param, TopologyIndex)
+
+        def body(x_BTD: jax.Array, layer: tuple[nnx.State, nnx.State]) -> tuple[jax.Array, None]:
+            return nnx.merge(graphdef, *layer)(x_BTD, rotation), None
+
+        x_BTD, _ = jax.lax.scan(_remat(body, self.model.remat), x_BTD, (params, topology))
+        return self.norm(x_BTD)
+
+    @property
+    def head_kernel(self) -> jax.Array:
+        """The matrix ``[D, V]`` from hidden states to logits, float32: the head's own, or the embedding's transpose."""
+        return self.embed.embedding[...].T if self.model.tied_head else self.head.kernel[...]
+
+    def logits(self, hidden_BTD: jax.Array) -> jax.Array:
+        """Logits ``[B, T, V]`` float32: products in the compute dtype, summed in float32."""
+        kernel_DV = self.head_kernel.astype(self.model.compute_dtype)
+        return jnp.matmul(hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
+
+
+def _remat(body: Callable, policy: str) -> Callable:
+    """Wrap the body of the layer scan: keep everything, only the layer inputs, or also the linear outputs."""
+    if policy == "none":
+        return body
+    keep = {
+        "full": jax.checkpoint_policies.nothing_saveable,
+        "dots": jax.checkpoint_policies.save_only_these_names(LINEAR_OUTPUT),
+    }
+    # Forward and backward are different loops, so common subexpressions cannot undo the recomputation.
+    return jax.checkpoint(body, policy=keep[policy], prevent_cse=False)

@@ -1,0 +1,162 @@
+"""A linear layer whose weight is its active blocks, for any Flax NNX model.
+
+Axes: K input width, N output width, n slots, bk x bn the block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
+
+from sparsejax.kernels import api
+from sparsejax.models.weight_table import SparseWeight
+from sparsejax.topology import allocation, initial
+from sparsejax.topology.blocks import (
+    BlockGrid,
+    BlockIndex,
+    BlockSparse,
+    FlatIndex,
+    Index,
+    active_mask,
+    coordinates,
+)
+
+# The outputs that remat="dots" keeps: by name, so that every implementation of block_matmul obeys.
+LINEAR_OUTPUT = "linear_output"
+
+
+class TopologyIndex(nnx.Variable):
+    """An integer array that says where blocks are; changes at rewiring, never by a gradient."""
+
+
+class SparseLinear(nnx.Module):
+    """``y = x W`` without bias, where ``W [K, N]`` is stored as active blocks, or as a plain kernel at density 1.
+
+    Variables: ``values`` (``nnx.Param``, float32 ``[n, bk, bn]``) and the fields of ``BlockIndex`` or ``FlatIndex``
+    (``TopologyIndex``, int32); a dense weight has ``kernel`` (``nnx.Param``, float32 ``[K, N]``) instead. In your
+    own model, beside any other layer::
+
+        class Mlp(nnx.Module):
+            def __init__(self, rngs):
+                self.up = SparseLinear.create(128, 512, density=0.25, block=(16, 16), rngs=rngs)
+                self.down = nnx.Linear(512, 128, rngs=rngs)
+
+            def __call__(self, x):
+                return self.down(nnx.relu(self.up(x)))
+
+        model = Mlp(nnx.Rngs(0))
+        gradients = nnx.grad(lambda m: m(x).sum())(model)   # gradients.up.values: active blocks only
+    """
+
+    def __init__(
+        self,
+        weight: SparseWeight,
+        *,
+        implementation: str,
+        compute_dtype: DTypeLike,
+        std: float,
+        init_key: jax.Array,
+        topology_key: jax.Array,
+    ) -> None:
+        """Draw a random topology and normal values.
+
+        Args:
+          weight: grid, active blocks and slots.
+          implementation: a name of ``kernels.api`` (resolved: not ``"auto"``); a dense weight needs none.
+          compute_dtype: dtype of inputs, of the multiplied copy of the values, and of outputs.
+          std: standard deviation of the initial values, see ``initial_std``.
+          init_key: key of the values.
+          topology_key: key of the places of the blocks.
+        """
+        self.grid, self.dense = weight.grid, weight.dense
+        self.implementation = implementation
+        self.compute_dtype = jnp.dtype(compute_dtype)
+        if weight.dense:
+            self.kernel = nnx.Param(std * jax.random.normal(init_key, weight.grid.shape, jnp.float32))
+            return
+        index = initial.random_index(topology_key, weight.grid, weight.count, weight.capacity)
+        self.values = nnx.Param(initial_values(init_key, index, weight.grid, std))
+        for name in _index_fields(weight.grid):
+            setattr(self, name, TopologyIndex(getattr(index, name)))
+
+    @classmethod
+    def create(
+        cls,
+        in_features: int,
+        out_features: int,
+        *,
+        density: float,
+        block: tuple[int, int],
+        rngs: nnx.Rngs,
+        implementation: str = "transient",
+        compute_dtype: DTypeLike = jnp.float32,
+        std: float = 0.02,
+    ) -> SparseLinear:
+        """A layer with the number of blocks nearest to ``density``; keys from the streams ``params`` and ``topology``.
+
+        Raises:
+          ValueError: the block does not divide the widths.
+        """
+        grid = BlockGrid(shape=(in_features, out_features), block=block)
+        count = allocation.nearest_count(density, grid)
+        return cls(
+            SparseWeight(name="linear", grid=grid, count=count, capacity=count),
+            implementation=implementation,
+            compute_dtype=compute_dtype,
+            std=std,
+            init_key=rngs.params(),
+            topology_key=rngs.topology(),
+        )
+
+    @property
+    def weight(self) -> BlockSparse:
+        """The sparse weight, float32 values and index; a dense layer has none (``AttributeError``)."""
+        fields = {name: getattr(self, name)[...] for name in _index_fields(self.grid)}
+        index: Index = FlatIndex(**fields) if self.grid.unstructured else BlockIndex(**fields)
+        return BlockSparse(values=self.values[...], index=index, grid=self.grid)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``x [..., K]`` of any float dtype to ``[..., N]`` in the compute dtype."""
+        x = x.astype(self.compute_dtype)
+        if self.dense:
+            y = x @ self.kernel[...].astype(self.compute_dtype)
+        else:
+            weight = self.weight
+            weight = dataclasses.replace(weight, values=weight.values.astype(self.compute_dtype))
+            y = api.block_matmul(x, weight, implementation=self.implementation)
+        return checkpoint_name(y, LINEAR_OUTPUT)
+
+
+def initial_std(init: str, std: float, density: float) -> float:
+    """Standard deviation of a weight's initial values.
+
+    ``"normal"`` is ``std``. ``"density_aware"`` is ``std * density^(-1/2)``: an output sums ``density * K`` products
+    on average, so this keeps the variance of the dense layer's outputs, ``K std^2 var(x)``, at every density
+    (Evci et al., arXiv 2010.03533, section 3.1, per layer; Dey et al., arXiv 2405.15743, table 1).
+    """
+    return std if init == "normal" else std * density**-0.5
+
+
+def initial_values(key: jax.Array, index: Index, grid: BlockGrid, std: float) -> jax.Array:
+    """Normal values ``[n, bk, bn]`` float32, exactly 0 in free slots.
+
+    Each block draws from ``fold_in(key, row * columns + column)``: its values depend on its place alone, so no
+    dense matrix is needed and blocks shared by two topologies or two densities start from the same draw.
+    """
+    rows, cols = coordinates(index, grid)
+
+    def draw(place: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(key, place), grid.block, jnp.float32)
+
+    values = std * jax.vmap(draw)(rows * grid.columns + cols)
+    return jnp.where(active_mask(index, grid)[:, None, None], values, 0.0)
+
+
+def _index_fields(grid: BlockGrid) -> tuple[str, ...]:
+    cls = FlatIndex if grid.unstructured else BlockIndex
+    return tuple(field.name for field in dataclasses.fields(cls))

@@ -1,0 +1,81 @@
+"""A tiny decoder to change field by field: two layers, width 16, two query heads to each key head."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from sparsejax.config import ModelConfig, TopologyConfig
+from sparsejax.models.llama import Llama
+from sparsejax.models.weight_table import SparseWeight, weight_table
+
+MODEL = ModelConfig(
+    size="",
+    hidden=16,
+    mlp=24,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    layers=2,
+    rope_base=1e4,
+    rope_scaling="none",
+    rope_factor=8.0,
+    rope_low_frequency=1.0,
+    rope_high_frequency=4.0,
+    rope_original_length=64,
+    rms_eps=1e-6,
+    tied_head=False,
+    init_std=0.2,
+    init="normal",
+    compute_dtype="float32",
+    remat="none",
+    implementation="transient",
+)
+TOPOLOGY = TopologyConfig(
+    density=1.0,
+    block=(4, 4),
+    shards=1,
+    balance="none",
+    allocation="uniform",
+    attention_mlp_ratio=1.0,
+    rules=(),
+    method="static",
+    drop="none",
+    grow="none",
+    every=100,
+    rate=0.3,
+    rate_end=0.005,
+    rate_schedule="cosine",
+    stop_fraction=1.0,
+    regrow_dropped=False,
+)
+
+
+@pytest.fixture
+def make_model() -> Callable[..., ModelConfig]:
+    """``make_model(layers=1)``: the tiny model with these fields changed."""
+    return lambda **changes: dataclasses.replace(MODEL, **changes)
+
+
+@pytest.fixture
+def make_weights() -> Callable[..., dict[str, SparseWeight]]:
+    """``make_weights(model, density=0.5)``: its density table with these topology fields changed."""
+    return lambda model, **changes: weight_table(model, dataclasses.replace(TOPOLOGY, **changes))
+
+
+@pytest.fixture
+def builder() -> Callable[..., Callable[[], Llama]]:
+    """``builder(model, weights, topology_seed=3)``: a function without arguments that makes the model."""
+
+    def with_defaults(model: ModelConfig, weights: dict[str, SparseWeight], **changes: object) -> Callable[[], Llama]:
+        arguments = {
+            "vocab_size": 32,
+            "init_seed": 1,
+            "topology_seed": 2,
+            "implementations": dict.fromkeys(weights, "transient"),
+        } | changes
+        return lambda: Llama(model, weights, **arguments)
+
+    return with_defaults

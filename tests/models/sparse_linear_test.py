@@ -1,0 +1,118 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sparsejax.models.sparse_linear import SparseLinear, TopologyIndex, initial_std, initial_values
+from sparsejax.models.weight_table import SparseWeight
+from sparsejax.topology.blocks import BlockGrid, gather_blocks, to_dense, validate
+from sparsejax.topology.initial import random_index
+
+
+def make(block=(4, 4), count=6, capacity=6, shape=(16, 24), dtype="float32", seed=0):
+    weight = SparseWeight(name="linear", grid=BlockGrid(shape=shape, block=block), count=count, capacity=capacity)
+    keys = jax.random.split(jax.random.key(seed))
+    return SparseLinear(
+        weight,
+        implementation="transient",
+        compute_dtype=dtype,
+        std=0.5,
+        init_key=keys[0],
+        topology_key=keys[1],
+    )
+
+
+@pytest.mark.parametrize("block, count", [((4, 4), 6), ((1, 1), 90), ((1, 4), 20), ((8, 4), 3)])
+def test_output_is_the_product_with_the_dense_matrix(block, count):
+    layer = make(block=block, count=count, capacity=count)
+    validate(layer.weight)
+    x = jax.random.normal(jax.random.key(7), (2, 3, 16))
+    np.testing.assert_allclose(layer(x), x @ to_dense(layer.weight), rtol=1e-5, atol=1e-5)
+
+
+def test_variables_of_blocks_elements_and_dense():
+    def variables(layer, kind):
+        return {k: v.shape for k, v in nnx.to_pure_dict(nnx.state(layer, kind)).items()}
+
+    blocks = make()
+    assert variables(blocks, nnx.Param) == {"values": (6, 4, 4)}
+    assert variables(blocks, TopologyIndex) == {
+        "rows": (6,),
+        "cols": (6,),
+        "column_pointers": (1, 7),
+        "row_pointers": (1, 5),
+        "row_order": (1, 6),
+    }
+    elements = make(block=(1, 1), count=90, capacity=90)
+    assert variables(elements, TopologyIndex) == {"flat": (90,)}
+    dense = make(count=24, capacity=24)
+    assert variables(dense, nnx.Param) == {"kernel": (16, 24)}
+    assert variables(dense, TopologyIndex) == {}
+
+
+def test_free_slots_start_at_zero():
+    layer = make(count=4, capacity=6)
+    validate(layer.weight)
+    np.testing.assert_array_equal(layer.values[...][4:], 0.0)
+    assert np.all(np.asarray(layer.values[...][:4]) != 0.0)
+
+
+def test_a_block_starts_from_the_same_draw_in_every_topology():
+    grid = BlockGrid(shape=(16, 24), block=(4, 4))
+    key = jax.random.key(3)
+    few = random_index(jax.random.key(0), grid, 6, 6)
+    every = random_index(jax.random.key(1), grid, 24, 24)
+    everywhere = initial_values(key, every, grid, 0.5)
+    dense = to_dense(dataclasses.replace(make().weight, values=everywhere, index=every))
+    np.testing.assert_array_equal(initial_values(key, few, grid, 0.5), gather_blocks(dense, few, grid))
+
+
+def test_density_aware_values_keep_the_variance_of_dense_outputs():
+    def output_variance(init, density):
+        grid = BlockGrid(shape=(512, 256), block=(8, 8))
+        count = round(density * grid.cells)
+        layer = SparseLinear(
+            SparseWeight(name="linear", grid=grid, count=count, capacity=count),
+            implementation="transient",
+            compute_dtype="float32",
+            std=initial_std(init, 0.02, density),
+            init_key=jax.random.key(0),
+            topology_key=jax.random.key(1),
+        )
+        return np.var(layer(jax.random.normal(jax.random.key(2), (64, 512))))
+
+    dense = 512 * 0.02**2
+    assert output_variance("density_aware", 1.0) == pytest.approx(dense, rel=0.05)
+    assert output_variance("density_aware", 0.25) == pytest.approx(dense, rel=0.05)
+    assert output_variance("normal", 0.25) == pytest.approx(dense / 4, rel=0.05)
+
+
+def test_compute_dtype_is_that_of_the_output_and_parameters_stay_float32():
+    layer = make(dtype="bfloat16")
+    assert layer.values[...].dtype == jnp.float32
+    assert layer(jnp.ones((2, 16))).dtype == jnp.bfloat16
+    assert make(count=24, capacity=24, dtype="bfloat16")(jnp.ones((2, 16))).dtype == jnp.bfloat16
+
+
+def test_layer_in_somebodys_own_model():
+    class Mlp(nnx.Module):
+        def __init__(self, rngs):
+            self.up = SparseLinear.create(16, 32, density=0.25, block=(4, 4), rngs=rngs)
+            self.down = nnx.Linear(32, 16, rngs=rngs)
+
+        def __call__(self, x):
+            return self.down(nnx.relu(self.up(x)))
+
+    model = Mlp(nnx.Rngs(0))
+    gradients = nnx.jit(nnx.grad(lambda m: jnp.sum(m(jnp.ones((2, 16))) ** 2)))(model)
+    assert gradients.up.values[...].shape == (8, 4, 4)
+    assert set(nnx.to_pure_dict(gradients)["up"]) == {"values"}
+    assert np.any(np.asarray(gradients.up.values[...]) != 0.0)
+
+
+def test_a_block_that_does_not_divide_is_an_error():
+    with pytest.raises(ValueError, match="does not divide"):
+        SparseLinear.create(16, 30, density=0.5, block=(4, 4), rngs=nnx.Rngs(0))
