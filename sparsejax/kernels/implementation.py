@@ -1,0 +1,52 @@
+"""What an implementation of the block-sparse product has to provide.
+
+Axes of this room: T tokens (all leading axes of the input in one), K input width, N output width,
+n slots of bk x bn values. An implementation sees one weight and two-dimensional activations; shape checks,
+leading axes, dtypes and the gradient rule live once in ``api.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.topology.blocks import BlockGrid, BlockSparse
+
+Forward = Callable[[jax.Array, BlockSparse], jax.Array]
+Backward = Callable[[jax.Array, BlockSparse, jax.Array], tuple[jax.Array, jax.Array]]
+Support = Callable[[BlockGrid], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """One way to compute ``Y = X W`` and its two gradients.
+
+    Attributes:
+      forward: ``(x [T, K], weight) -> y [T, N]`` in the accumulation dtype. ``weight.values`` has x's dtype.
+      backward: ``(x [T, K], weight, gy [T, N]) -> (gx [T, K], gvalues [n, bk, bn])``, both in the accumulation
+        dtype: ``gx = gy W^T`` and ``gvalues`` the blocks of ``x^T gy`` at the active places, exactly 0 in free slots.
+      unsupported: ``grid -> reason``; the empty string where the grid is supported.
+    """
+
+    forward: Forward
+    backward: Backward
+    unsupported: Support
+
+
+def supports_every_grid(grid: BlockGrid) -> str:
+    """The ``unsupported`` of an implementation that takes any grid."""
+    del grid
+    return ""
+
+
+def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype products of ``dtype`` operands are summed in: float32, or wider if the operands are."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def dot(left: jax.Array, right: jax.Array) -> jax.Array:
+    """``left @ right`` of two matrices of one dtype, summed and returned in the accumulation dtype."""
+    return jnp.dot(left, right, preferred_element_type=accumulation_dtype(left.dtype))
