@@ -65,11 +65,12 @@ class FileDigests:
 
     def digest(self, path: Path) -> str:
         """Hexadecimal sha256 of the bytes of ``path``."""
-        return self.remembered([path], lambda: file_sha256(path))
+        return self.remembered("sha256", [path], lambda: file_sha256(path))
 
-    def remembered(self, stamps: list[Path], compute: Callable[[], str]) -> str:
-        """``compute()``, once for as long as none of the files ``stamps`` changes size or modification time."""
-        lines = [f"{path.absolute()} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in stamps]
+    def remembered(self, purpose: str, stamps: list[Path], compute: Callable[[], str]) -> str:
+        """The sha256 ``compute()`` gives, computed once per purpose until one of the files ``stamps`` changes."""
+        lines = [purpose]
+        lines += [f"{path.absolute()} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in stamps]
         memo = self._directory / hashlib.sha256("\n".join(lines).encode()).hexdigest()
         known = memo.read_text() if memo.exists() else ""
         if len(known) == hashlib.sha256().digest_size * 2:

@@ -40,7 +40,7 @@ class FileSource:
                 for text in self._read(path):
                     if text:
                         yield Document.of_text(text)
-            except (FormatError, OSError, EOFError) as error:
+            except (FormatError, OSError) as error:
                 raise self._where.error(f"{path} cannot be read as {self.name}: {error}") from error
 
     def content_digest(self) -> str:

@@ -40,6 +40,7 @@ class HfSource:
             ) from error
         self._rows = _load(datasets, where)
         self._text_field = text_field
+        self._where = where
         self._digests = digests
         if text_field not in self._rows.column_names:
             raise missing_field(text_field, where.value, self._rows.column_names)
@@ -54,7 +55,10 @@ class HfSource:
     def content_digest(self) -> str:
         """sha256 over the texts in order."""
         files = [Path(file["filename"]) for file in self._rows.cache_files]
-        return self._digests.remembered(files, self._hash_texts) if files else self._hash_texts()
+        if not files:
+            return self._hash_texts()
+        # A slice such as name@train[:10%] shares its files with the whole, so the value is part of the purpose.
+        return self._digests.remembered(f"hf {self._where.value} {self._text_field}", files, self._hash_texts)
 
     def _hash_texts(self) -> str:
         digest = hashlib.sha256(f"hf\n{self._text_field}\n".encode())

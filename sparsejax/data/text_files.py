@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
@@ -73,5 +74,5 @@ def _lines(file: TextIO, whole: bool = False) -> Iterator[str]:
     try:
         while line := file.readline(limit):
             yield line
-    except (UnicodeDecodeError, lzma.LZMAError) as error:
+    except (UnicodeDecodeError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise FormatError(str(error)) from error

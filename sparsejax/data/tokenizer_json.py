@@ -86,15 +86,15 @@ class JsonTokenizer:
 def _special_names(config_file: Path, vocabulary: dict[str, int]) -> tuple[str, str]:
     """Names of begin and end; an empty string stands for none."""
     if config_file.is_file():
-        config = json.loads(config_file.read_text())
-        return _token_name(config, "bos_token"), _token_name(config, "eos_token")
+        named = json.loads(config_file.read_text())
+        return _token_name(named, "bos_token"), _token_name(named, "eos_token")
     begin = next((name for name in _BEGIN_NAMES if name in vocabulary), "")
     return begin, next((name for name in _END_NAMES if name in vocabulary), "")
 
 
-def _token_name(config: dict[str, Any], key: str) -> str:
+def _token_name(named: dict[str, Any], key: str) -> str:
     """A token is spelled as a string, as an object with ``content``, as null, or not at all."""
-    token = config.get(key)
+    token = named.get(key)
     if isinstance(token, dict):
         return str(token["content"])
     return token or ""
