@@ -1,0 +1,104 @@
+"""``--config=file.py:arguments --config.section.key=value`` into a checked ``RunConfig``."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from sparsejax.config import ConfigError, RunConfig, resolve
+
+
+def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
+    """Resolve a config file and its overrides.
+
+    Args:
+      config: ``path/to/file.py`` or ``path/to/file.py:arguments``; the file defines ``get_config``.
+      overrides: ``--config.section.key=value`` in command-line order; the last one wins.
+
+    Raises:
+      ConfigError: no such file, an unknown key, a value of the wrong type, or anything ``resolve`` refuses.
+    """
+    path, _, argument = config.partition(":")
+    settings = _get_config(Path(path), argument)
+    for override in overrides:
+        key, equals, text = override.removeprefix("--config.").partition("=")
+        if not override.startswith("--config.") or not equals:
+            raise ConfigError(f"{override}: unknown flag; settings read --config.section.key=value")
+        _set(settings, key, text)
+    return resolve(settings.to_dict())
+
+
+def join_values(arguments: Sequence[str]) -> list[str]:
+    """``["--config.a.b", "1"]`` as ``["--config.a.b=1"]``, so that both ways of writing a flag work."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1].startswith("--config.") and "=" not in joined[-1]:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _get_config(path: Path, argument: str) -> ml_collections.ConfigDict:
+    if not path.is_file():
+        raise ConfigError(f"--config={path}: there is no such file; shipped ones are in configs/")
+    # Shipped configs build on each other as the package `configs`, wherever the command is run from.
+    for parent in path.resolve().parents:
+        if parent.name == "configs" and str(parent.parent) not in sys.path:
+            sys.path.insert(0, str(parent.parent))
+    spec = importlib.util.spec_from_file_location(f"sparsejax_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--config={path}: is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError(f"--config={path}: cannot be loaded ({error})") from error
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"--config={path}: defines no get_config()")
+    takes_argument = bool(inspect.signature(module.get_config).parameters)
+    if argument and not takes_argument:
+        raise ConfigError(f"--config={path}:{argument}: this config takes no arguments after ':'")
+    return module.get_config(argument) if takes_argument else module.get_config()
+
+
+def _set(settings: ml_collections.ConfigDict, key: str, text: str) -> None:
+    section, _, name = key.partition(".")
+    known = section in settings and name in settings[section]
+    if not known:
+        # Left to resolve(), which knows the legal keys and suggests the nearest.
+        resolve({**settings.to_dict(), section: {**_section(settings, section), name: text}})
+        raise ConfigError(f"{key}: unknown config key")
+    kind = settings[section].get_type(name)
+    settings[section][name] = _parse(key, kind, text)
+
+
+def _section(settings: ml_collections.ConfigDict, section: str) -> dict[str, Any]:
+    return settings[section].to_dict() if section in settings else {}
+
+
+def _parse(key: str, kind: type, text: str) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind is int:
+            # Token counts are written 1e9 as often as 1000000000.
+            number = float(text)
+            if not number.is_integer():
+                raise ValueError(text)
+            return int(text) if text.lstrip("+-").isdigit() else int(number)
+        if kind is float:
+            return float(text)
+        if kind is tuple:
+            value = ast.literal_eval(text) if text.startswith("(") else tuple(filter(None, text.split(",")))
+            return tuple(int(v) if isinstance(v, str) and v.strip().isdigit() else v for v in value)
+    except (ValueError, KeyError, OverflowError, SyntaxError, TypeError):
+        raise ConfigError(f"{key}={text}: must be of type {kind.__name__}") from None
+    return text

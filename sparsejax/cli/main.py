@@ -1,0 +1,44 @@
+"""``sparsejax <command>``: finds the command, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from sparsejax import __version__
+from sparsejax.config import ConfigError
+
+# Exit codes: 0 done, 1 failed, 2 bad input, 4 diverged, 75 preempted and saved, 130 stopped by Ctrl-C.
+INPUT_ERROR = 2
+
+COMMANDS = {
+    "train": "train a model, or continue a run",
+    "evaluate": "validation loss of a run",
+    "generate": "text from a run",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+        print("usage: sparsejax <command> [flags]\n\ncommands:\n" + "\n".join(lines))
+        print("\n'sparsejax <command> --help' lists the flags of a command")
+        return 0
+    if arguments[0] == "--version":
+        print(f"sparsejax {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"sparsejax: {arguments[0]}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return INPUT_ERROR
+    command: Callable[[list[str]], int] = import_module(f"sparsejax.cli.{arguments[0]}").main
+    try:
+        return command(arguments[1:])
+    except ConfigError as error:
+        print(f"sparsejax: {error}", file=sys.stderr)
+        return INPUT_ERROR
+    except KeyboardInterrupt:
+        print("sparsejax: stopped", file=sys.stderr)
+        return 130

@@ -1,0 +1,57 @@
+"""What ``sparsejax train`` shows when a run is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from sparsejax.inference.sampling import Sampling, generate
+from sparsejax.training.evaluate import unigram_loss
+from sparsejax.training.memory import dense_twin, measure
+from sparsejax.training.report import loss_table, memory_table, plot_losses
+from sparsejax.training.session import Outcome
+
+_SAMPLE_TOKENS = 96
+# Deterministic and not too wild: the sample is there to be looked at.
+_SAMPLING = Sampling(temperature=0.8, top_k=40, seed=0)
+
+
+def print_summary(console: Console, workdir: Path, outcome: Outcome) -> None:
+    """Losses beside the unigram baseline, measured bytes beside the dense twin, a sample, a figure, next commands."""
+    if outcome.evaluation is None:
+        return
+    recipe, state, corpus = outcome.recipe, outcome.state, outcome.corpus
+    tokens = np.asarray(corpus.validation.ids[: outcome.evaluation.tokens])
+    unigram = unigram_loss(corpus.train.ids, tokens, recipe.vocab_size)
+    twin = dense_twin(recipe, jax.devices()[0].platform)
+    sparse_bytes, whole_bytes = measure(recipe, state)
+    twin_bytes, whole_twin_bytes = measure(twin, twin.abstract)
+    console.print(loss_table(outcome.evaluation, unigram, corpus.validation.bytes_per_token))
+    console.print(memory_table(sparse_bytes, twin_bytes, whole_bytes, whole_twin_bytes))
+    prompt = corpus.tokenizer.decode([int(token) for token in tokens[:16]])
+    texts = generate(
+        recipe.graphdef,
+        state.params,
+        state.topology,
+        corpus.tokenizer,
+        prompt,
+        new_tokens=_SAMPLE_TOKENS,
+        window=recipe.run.data.sequence_length,
+        sampling=_SAMPLING,
+    )
+    *_, text = [prompt, *texts]
+    console.rule("sample (prompt from the validation split)")
+    console.print(text, highlight=False, markup=False)
+    console.rule()
+    figure = plot_losses(workdir, unigram)
+    for line in (
+        f"loss curve:  {figure}",
+        f"result row:  {workdir / 'result.json'}",
+        f"curves:      tensorboard --logdir {workdir.parent}",
+        f"evaluate:    sparsejax evaluate --workdir={workdir}",
+        f'generate:    sparsejax generate --workdir={workdir} --prompt="def "',
+    ):
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,76 @@
+"""Measured bytes of the training state, by kind, read off the arrays themselves (not off a formula)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from sparsejax.config import RunConfig
+from sparsejax.optim.sparse_adam import sparse_adam_state
+from sparsejax.training.recipe import Recipe, build_recipe
+from sparsejax.training.state import TrainState
+from sparsejax.training.steps import make_gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredBytes:
+    """Bytes of one part of the state: trained values, index arrays, ages, both Adam moments, gradients."""
+
+    values: int
+    indices: int
+    ages: int
+    moments: int
+    gradients: int
+
+    @property
+    def total(self) -> int:
+        """Sum over the kinds."""
+        return sum(dataclasses.astuple(self))
+
+
+def measure(recipe: Recipe, state: TrainState) -> tuple[MeasuredBytes, MeasuredBytes]:
+    """Bytes of the seven maskable kinds of weight, and of the whole state.
+
+    ``state`` may hold arrays or ``jax.ShapeDtypeStruct``. Gradients are the outputs of the run's own gradient
+    function, taken abstractly: they exist inside a step only, at exactly these shapes.
+    """
+    adam = sparse_adam_state(state.opt_state)
+    target = jax.ShapeDtypeStruct((recipe.run.train.batch_size, recipe.run.data.sequence_length), "int32")
+    gradients, _ = jax.eval_shape(make_gradient(recipe), state.params, state.topology, target)
+    kinds = [name.split(".") for name in recipe.weights]
+
+    def of_weights(tree: Any) -> Any:
+        layers = tree["layers"] if "layers" in tree else {}
+        return [layers[room][kind] for room, kind in kinds if room in layers and kind in layers[room]]
+
+    maskable = MeasuredBytes(
+        values=nbytes(of_weights(state.params)),
+        indices=nbytes(of_weights(state.topology)),
+        ages=nbytes(adam.ages),
+        moments=nbytes([of_weights(adam.mu), of_weights(adam.nu)]),
+        gradients=nbytes(of_weights(gradients)),
+    )
+    whole = MeasuredBytes(
+        values=nbytes(state.params),
+        indices=nbytes(state.topology),
+        ages=nbytes(adam.ages),
+        moments=nbytes([adam.mu, adam.nu]),
+        gradients=nbytes(gradients),
+    )
+    return maskable, whole
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of all arrays of a tree, concrete or abstract."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def dense_twin(recipe: Recipe, platform: str) -> Recipe:
+    """The recipe of the same model with every weight dense: same widths, same optimizer form, no topology."""
+    topology = dataclasses.replace(recipe.run.topology, density=1.0, rules=(), drop="none", grow="none", method="dense")
+    run: RunConfig = dataclasses.replace(recipe.run, topology=topology)
+    return build_recipe(
+        run, steps=recipe.steps, vocab_size=recipe.vocab_size, start_id=recipe.start_id, platform=platform
+    )

@@ -1,0 +1,81 @@
+"""The numbers a run writes: ``metrics.jsonl`` and TensorBoard events, one writer for both.
+
+Every row has ``step`` (optimizer steps done when it was written) and ``kind``: ``train``, ``rewire`` or
+``eval``. Times are seconds, losses nats a token, rates tokens a second.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tensorboardX import SummaryWriter
+
+
+class RunLog:
+    """Writes rows; a resumed run first removes the rows past the step it continues from."""
+
+    def __init__(self, workdir: Path, start_step: int) -> None:
+        """Open the log of ``workdir`` for a run that continues after ``start_step``."""
+        self._path = workdir / "metrics.jsonl"
+        kept = [row for row in read_rows(self._path) if row["step"] <= start_step]
+        temporary = self._path.with_suffix(".jsonl.tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1, flush_secs=20)
+        self.previous_seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, kind: str, step: int, values: Mapping[str, float | int | list[float]]) -> None:
+        """Append one row; scalars also become TensorBoard points ``kind/name`` (names with '/' as they are)."""
+        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if not isinstance(value, list):
+                self._board.add_scalar(name if "/" in name else f"{kind}/{name}", value, step)
+
+    def flush(self) -> None:
+        """Bring everything written so far onto the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._board.flush()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All complete rows of a ``metrics.jsonl``; a torn last line (the process was killed) is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def spike_height(rows: Iterable[Mapping[str, Any]]) -> float:
+    """Largest rise of the training loss over the mean of the log interval before it, in nats a token.
+
+    For train rows i with the mean and maximum loss of their interval: ``max_i (max_i - mean_(i-1))``, at least 0.
+    """
+    train = [row for row in rows if row["kind"] == "train"]
+    rises = (after["loss_max"] - before["loss_mean"] for before, after in itertools.pairwise(train))
+    return max(0.0, max(rises, default=0.0))

@@ -1,0 +1,188 @@
+"""The static half of a run: what its programs close over. Built on the host, before anything compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from sparsejax.config import ConfigError, RunConfig
+from sparsejax.kernels import auto
+from sparsejax.models import functional
+from sparsejax.models.llama import Llama
+from sparsejax.models.shapes import DecoderShape, shape_of_model
+from sparsejax.models.weight_table import SparseWeight, mlp_width, weight_table
+from sparsejax.optim.build import build_optimizer
+from sparsejax.topology.blocks import BlockIndex, FlatIndex, Index
+from sparsejax.topology.rewire import drop_count
+from sparsejax.training.state import TrainState, Tree
+
+# The leaves that decoupled weight decay leaves alone.
+_UNDECAYED = frozenset({"scale", "embedding"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Model, optimizer and weight table of one run.
+
+    Attributes:
+      run: the resolved configuration.
+      steps: optimizer steps of the whole run.
+      vocab_size: rows of the embedding.
+      start_id: token in front of every row.
+      weights: the weight kinds with their grids and counts, dense kinds included.
+      implementations: ``block_matmul`` implementation of each sparse kind, resolved from ``auto``.
+      graphdef: the model without its arrays; ``functional.merge`` with params and topology gives it back.
+      build: makes the model with fresh arrays, a pure function of the seeds.
+      abstract: shapes and dtypes of the whole ``TrainState``.
+      optimizer: the Optax chain.
+    """
+
+    run: RunConfig
+    steps: int
+    vocab_size: int
+    start_id: int
+    weights: Mapping[str, SparseWeight]
+    implementations: Mapping[str, str]
+    graphdef: nnx.GraphDef
+    build: Callable[[], Llama]
+    abstract: TrainState
+    optimizer: optax.GradientTransformationExtraArgs
+
+    @property
+    def shape(self) -> DecoderShape:
+        """Widths as used, for accounting."""
+        return shape_of_model(self.run.model, mlp_width(self.run.model, self.run.topology), self.vocab_size)
+
+    @property
+    def sparse(self) -> dict[str, SparseWeight]:
+        """The kinds stored as blocks."""
+        return {name: weight for name, weight in self.weights.items() if not weight.dense}
+
+    @property
+    def rewires(self) -> bool:
+        """Whether the topology of this run ever changes."""
+        return self.run.topology.drop != "none" and bool(self.sparse)
+
+
+def build_recipe(run: RunConfig, *, steps: int, vocab_size: int, start_id: int, platform: str) -> Recipe:
+    """Build and check the static half of a run.
+
+    Args:
+      run: the resolved configuration.
+      steps: optimizer steps of the whole run.
+      vocab_size: size of the tokenizer.
+      start_id: the tokenizer's start token.
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``, where the programs will run; ``auto`` is resolved for it.
+
+    Raises:
+      ConfigError: a block, share or drop rate that cannot work for one of the weights.
+    """
+    weights = weight_table(run.model, run.topology)
+    sparse = {name: weight for name, weight in weights.items() if not weight.dense}
+    _check_rate(run, sparse)
+    implementations = {
+        name: auto.resolve(run.model.implementation, platform=platform, grid=weight.grid, density=weight.density)
+        for name, weight in sparse.items()
+    }
+    build = partial(
+        Llama,
+        run.model,
+        weights,
+        vocab_size=vocab_size,
+        init_seed=run.seeds.init,
+        topology_seed=run.seeds.topology,
+        implementations=implementations,
+    )
+    model = functional.abstract(build)
+    params = model.params
+    optimizer = build_optimizer(
+        run.optim,
+        steps,
+        densities=_density_tree(params, sparse),
+        decay_mask=jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _UNDECAYED, params),
+        rounding_seed=run.seeds.init,
+    )
+    abstract = jax.eval_shape(partial(_fresh_state, optimizer), params, model.topology)
+    return Recipe(
+        run, steps, vocab_size, start_id, weights, implementations, model.graphdef, build, abstract, optimizer
+    )
+
+
+def init_state(recipe: Recipe) -> TrainState:
+    """The state before the first step: a pure function of the seeds."""
+
+    def init() -> TrainState:
+        return _fresh_state(recipe.optimizer, *functional.initial_trees(recipe.build))
+
+    return jax.jit(init)()
+
+
+def _fresh_state(optimizer: optax.GradientTransformationExtraArgs, params: Tree, topology: Tree) -> TrainState:
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, topology, optimizer.init(params), zero, zero)
+
+
+def index_of(topology: Tree, name: str) -> Index:
+    """The (stacked) index of one weight kind, for example ``"attention.q"``."""
+    room, weight = name.split(".")
+    arrays = topology["layers"][room][weight]
+    return FlatIndex(**arrays) if "flat" in arrays else BlockIndex(**arrays)
+
+
+def with_index(topology: Tree, name: str, index: Index) -> Tree:
+    """The topology tree with the index of one kind replaced."""
+    room, weight = name.split(".")
+    arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+    layers = topology["layers"]
+    return topology | {"layers": layers | {room: layers[room] | {weight: arrays}}}
+
+
+def values_of(params: Tree, name: str) -> jax.Array:
+    """The stacked values ``[L, n, bk, bn]`` of one sparse kind."""
+    room, weight = name.split(".")
+    return params["layers"][room][weight]["values"]
+
+
+def with_values(params: Tree, name: str, values: jax.Array) -> Tree:
+    """The parameter tree with the values of one sparse kind replaced."""
+    room, weight = name.split(".")
+    layers = params["layers"]
+    return params | {"layers": layers | {room: layers[room] | {weight: {"values": values}}}}
+
+
+def values_path(name: str) -> str:
+    """The '/'-joined path of a sparse kind's values, as the optimizer names them."""
+    room, weight = name.split(".")
+    return f"layers/{room}/{weight}/values"
+
+
+def _density_tree(params: Tree, sparse: Mapping[str, SparseWeight]) -> Any:
+    by_path = {values_path(name): weight.density for name, weight in sparse.items()}
+
+    def density(path: tuple[Any, ...], _: Any) -> float:
+        joined = "/".join(str(part.key) for part in path)
+        return by_path[joined] if joined in by_path else 1.0
+
+    return jax.tree_util.tree_map_with_path(density, params)
+
+
+def _check_rate(run: RunConfig, sparse: Mapping[str, SparseWeight]) -> None:
+    """A rate that rounds to no block at all would silently freeze a weight for the whole run."""
+    topology = run.topology
+    if topology.drop == "none":
+        return
+    for name, weight in sparse.items():
+        active = weight.count // weight.grid.shards
+        if drop_count(topology.rate, weight.grid, active, topology.regrow_dropped) < 1:
+            raise ConfigError(
+                f"topology.rate={topology.rate:g}: replaces none of the {active} blocks a share of {name} has "
+                f"({weight.grid.cells_per_share} places); use a higher rate, smaller blocks, another density "
+                "or topology.method=static"
+            )

@@ -1,0 +1,106 @@
+"""Tables and the figure a run shows: the density table at its start, bytes and losses at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from sparsejax.models.accounting import parameters
+from sparsejax.topology.rewire import drop_count
+from sparsejax.training.evaluate import Evaluation, bits_per_byte
+from sparsejax.training.memory import MeasuredBytes
+from sparsejax.training.metrics import read_rows
+from sparsejax.training.recipe import Recipe
+
+
+def density_table(recipe: Recipe) -> Table:
+    """Every maskable weight with its realised density, as it will be trained."""
+    run, topology = recipe.run, recipe.run.topology
+    counted = [weight.counted for weight in recipe.weights.values()]
+    count = parameters(recipe.shape, counted)
+    width = f", MLP width {run.model.mlp} -> {recipe.shape.mlp}" if recipe.shape.mlp != run.model.mlp else ""
+    table = Table(
+        title=(
+            f"{run.model.size}: {count.active:,} of {count.total:,} parameters active "
+            f"({count.active_non_embedding:,} of {count.non_embedding:,} without embedding and head); "
+            f"density {count.density:.4f} of {topology.density:g} requested{width}"
+        )
+    )
+    for name in ("weight", "shape", "block", "places", "active", "density", "replaced at first", "block_matmul"):
+        table.add_column(name, justify="left" if name in ("weight", "block_matmul") else "right")
+    for name, weight in recipe.weights.items():
+        grid = weight.grid
+        if weight.dense:
+            table.add_row(name, f"{grid.shape[0]} x {grid.shape[1]}", "-", "-", "all", "1.0000", "-", "dense")
+            continue
+        replaced = "-"
+        if recipe.rewires:
+            active = weight.count // grid.shards
+            replaced = f"{grid.shards * drop_count(topology.rate, grid, active, topology.regrow_dropped):,}"
+        table.add_row(
+            name,
+            f"{grid.shape[0]} x {grid.shape[1]}",
+            f"{grid.block[0]} x {grid.block[1]}",
+            f"{grid.cells:,}",
+            f"{weight.count:,}",
+            f"{weight.density:.4f}",
+            replaced,
+            recipe.implementations[name],
+        )
+    return table
+
+
+def memory_table(sparse: MeasuredBytes, twin: MeasuredBytes, whole: MeasuredBytes, whole_twin: MeasuredBytes) -> Table:
+    """Measured bytes of the maskable weights and of the whole state, beside the dense twin's."""
+    table = Table(title="bytes of training state, measured (MiB)")
+    table.add_column("")
+    for column in ("maskable weights", "dense twin", "ratio", "whole model", "dense twin", "ratio"):
+        table.add_column(column, justify="right")
+    for name in ("values", "indices", "ages", "moments", "gradients", "total"):
+        cells = []
+        for mine, theirs in ((sparse, twin), (whole, whole_twin)):
+            a, b = getattr(mine, name), getattr(theirs, name)
+            cells += [f"{a / 2**20:.3f}", f"{b / 2**20:.3f}", f"{a / b:.4f}" if b else "-"]
+        table.add_row(name, *cells)
+    return table
+
+
+def loss_table(evaluation: Evaluation, unigram: float, bytes_per_token: float) -> Table:
+    """Final validation loss beside the unigram baseline on the same tokens."""
+    table = Table(title=f"validation, {evaluation.tokens:,} tokens")
+    for column in ("", "nats/token", "bits/byte"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_row("this run", f"{evaluation.loss:.4f}", f"{evaluation.bits_per_byte:.4f}")
+    table.add_row("unigram baseline", f"{unigram:.4f}", f"{bits_per_byte(unigram, bytes_per_token):.4f}")
+    return table
+
+
+def plot_losses(workdir: Path, unigram: float) -> Path:
+    """Draw training and validation loss over tokens into ``workdir/loss.png``; returns its path."""
+    # Imported here: it costs a second, and only a finished run draws.
+    from matplotlib.figure import Figure
+
+    rows = read_rows(workdir / "metrics.jsonl")
+    train = [row for row in rows if row["kind"] == "train"]
+    tokens = {row["step"]: row["total_tokens"] / 1e6 for row in train}
+    evals = [row for row in rows if row["kind"] == "eval" and row["step"] in tokens]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(list(tokens.values()), [row["loss_mean"] for row in train], color="#0072B2", lw=1, label="training")
+    axis.plot(
+        [tokens[row["step"]] for row in evals],
+        [row["loss"] for row in evals],
+        "o-",
+        color="#D55E00",
+        label="validation",
+    )
+    axis.axhline(unigram, color="#666666", ls="--", lw=1, label="unigram baseline")
+    for row in rows:
+        if row["kind"] == "rewire" and row["step"] in tokens:
+            axis.axvline(tokens[row["step"]], color="#009E73", lw=0.5, alpha=0.3)
+    axis.set(xlabel="training tokens (millions)", ylabel="loss (nats/token)", title=workdir.resolve().name)
+    axis.legend(frameon=False)
+    path = workdir / "loss.png"
+    figure.savefig(path, dpi=150)
+    return path

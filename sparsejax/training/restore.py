@@ -1,0 +1,51 @@
+"""A run directory back into a model: for evaluation, generation and export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+
+from sparsejax.config import ConfigError, RunConfig, resolve
+from sparsejax.data.tokenizer import Tokenizer, load_tokenizer
+from sparsejax.training.checkpoint import Checkpoints, concrete
+from sparsejax.training.recipe import Recipe, build_recipe
+from sparsejax.training.state import TrainState
+from sparsejax.training.workdir import Notice, read_manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """The newest readable checkpoint of a run, with what is needed to use it."""
+
+    run: RunConfig
+    recipe: Recipe
+    state: TrainState
+    tokenizer: Tokenizer
+
+
+def restore_run(workdir: Path, notice: Notice) -> TrainedRun:
+    """Load the newest readable checkpoint of ``workdir``.
+
+    Raises:
+      ConfigError: the directory holds no run, or a run that has not saved a checkpoint yet.
+      CheckpointError: there are checkpoints, none of them can be read.
+    """
+    manifest = read_manifest(workdir)
+    if manifest is None:
+        raise ConfigError(f"--workdir={workdir}: holds no run (no config.json); start one with 'sparsejax train'")
+    run = resolve(manifest["config"])
+    tokenizer = load_tokenizer(workdir / "tokenizer")
+    recipe = build_recipe(
+        run,
+        steps=manifest["steps"],
+        vocab_size=tokenizer.vocab_size,
+        start_id=tokenizer.start_id,
+        platform=jax.devices()[0].platform,
+    )
+    with Checkpoints(workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every, notice=notice) as saved:
+        state = saved.restore(concrete(recipe.abstract))
+    if state is None:
+        raise ConfigError(f"--workdir={workdir}: has no checkpoint yet; train until the first one is saved")
+    return TrainedRun(run, recipe, state, tokenizer)

@@ -1,0 +1,79 @@
+"""The row a finished run leaves behind: ``result.json`` (docs/ARCHITECTURE.md, section Logs)."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+from sparsejax.data.pipeline import Corpus, TrainBatches
+from sparsejax.models.accounting import executed_flops, parameters, theoretical_flops
+from sparsejax.scaling.runs import SCHEMA, RunResult, write
+from sparsejax.training.evaluate import Evaluation
+from sparsejax.training.metrics import read_rows, spike_height
+from sparsejax.training.recipe import Recipe
+
+# The libraries that decide the arithmetic of a run.
+_LIBRARIES = ("sparsejax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def write_result(
+    workdir: Path, recipe: Recipe, corpus: Corpus, batches: TrainBatches, evaluation: Evaluation, seconds: float
+) -> RunResult:
+    """Assemble and write the row of a finished run.
+
+    Args:
+      workdir: the run directory; its ``metrics.jsonl`` is read for the training loss and the spike height.
+      recipe: the run.
+      corpus: the data it drew from.
+      batches: how it drew.
+      evaluation: validation loss after the last step.
+      seconds: wall-clock seconds of all sessions, evaluation included.
+    """
+    run = recipe.run
+    rows = read_rows(workdir / "metrics.jsonl")
+    train = [row for row in rows if row["kind"] == "train"]
+    counted = [weight.counted for weight in recipe.weights.values()]
+    count = parameters(recipe.shape, counted)
+    length = run.data.sequence_length
+    tokens = round(batches.epochs * batches.unique_tokens)
+    executed = executed_flops(recipe.shape, counted, length, recipe.implementations, run.model.remat)
+    result = RunResult(
+        schema=SCHEMA,
+        name=workdir.resolve().name,
+        size=run.model.size,
+        total_parameters=count.total,
+        active_parameters=count.active,
+        non_embedding_parameters=count.active_non_embedding,
+        mean_active_parameters=float(count.active),
+        unique_tokens=batches.unique_tokens,
+        total_tokens=tokens,
+        epochs=batches.epochs,
+        density=count.density,
+        block=run.topology.block,
+        method=run.topology.method,
+        batch_size=run.train.batch_size,
+        sequence_length=length,
+        steps=recipe.steps,
+        peak_lr=run.optim.lr,
+        schedule=run.optim.schedule,
+        decay_finished=True,
+        seed_init=run.seeds.init,
+        seed_topology=run.seeds.topology,
+        seed_data=run.seeds.data,
+        data_digest=corpus.data_digest,
+        tokenizer_digest=corpus.tokenizer.digest,
+        train_loss=train[-1]["loss_mean"],
+        validation_loss=evaluation.loss,
+        bits_per_byte=evaluation.bits_per_byte,
+        loss_spike=spike_height(rows),
+        seconds=seconds,
+        executed_flops=float(executed.train * tokens),
+        theoretical_flops=float(theoretical_flops(recipe.shape, counted, length).train * tokens),
+        device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
+        versions={"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+    )
+    write(result, workdir / "result.json")
+    return result

@@ -1,0 +1,227 @@
+"""One process's share of a run: the steps between a start and an end, and what is due after each.
+
+"Step" s means: s batches have been consumed. What is due after step s happens in this order: log row,
+rewiring, evaluation, checkpoint. So a checkpoint of step s holds the topology after the rewiring of step s,
+and a resumed run continues with batch s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.data.pipeline import Corpus, TrainBatches, validation_batches
+from sparsejax.optim.schedules import learning_rate
+from sparsejax.topology.rewire import drop_count
+from sparsejax.topology.schedules import drop_rate, rewires_after
+from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.evaluate import Evaluation, evaluate
+from sparsejax.training.interrupts import Interrupts
+from sparsejax.training.metrics import RunLog
+from sparsejax.training.profile import StepProfiler
+from sparsejax.training.progress import ProgressDisplay
+from sparsejax.training.recipe import Recipe
+from sparsejax.training.result import write_result
+from sparsejax.training.state import TrainState
+from sparsejax.training.steps import Metrics, make_eval_step, make_rewire_step, make_train_step
+
+DIVERGED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call of ``train`` ended.
+
+    Attributes:
+      exit_code: 0 finished, 4 diverged, 75 preempted and saved, 130 Ctrl-C and saved.
+      step: steps done.
+      recipe, state, corpus: what was trained, for reports and samples.
+      evaluation: validation loss at the end, None unless finished.
+    """
+
+    exit_code: int
+    step: int
+    recipe: Recipe
+    state: TrainState
+    corpus: Corpus
+    evaluation: Evaluation | None
+
+
+class Session:
+    """One process's share of a run: from the state it starts with to the end, or to a request to stop."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        corpus: Corpus,
+        batches: TrainBatches,
+        checkpoints: Checkpoints,
+        interrupts: Interrupts,
+        log: RunLog,
+        display: ProgressDisplay,
+        workdir: Path,
+    ) -> None:
+        """Compile nothing yet; ``run`` does the work."""
+        self.recipe, self.corpus, self.batches = recipe, corpus, batches
+        self.checkpoints, self.interrupts = checkpoints, interrupts
+        self.log, self.display, self.workdir = log, display, workdir
+        self.train_step = jax.jit(make_train_step(recipe), donate_argnums=0)
+        self.rewire_step = jax.jit(make_rewire_step(recipe), donate_argnums=0)
+        self.eval_step = jax.jit(make_eval_step(recipe))
+        self.rate = learning_rate(recipe.run.optim, recipe.steps)
+        self.saved_step = -1
+        self.window: list[Metrics] = []
+        self.window_start = time.monotonic()
+        self.session_start = time.monotonic()
+        self.data_wait = 0.0
+
+    def run(self, state: TrainState) -> Outcome:
+        """Train from ``state`` on; returns what happened (see ``Outcome``)."""
+        train, step = self.recipe.run.train, int(state.step)
+        evaluation: Evaluation | None = None
+        previous: Metrics | None = None
+        with contextlib.ExitStack() as stack:
+            profiler = stack.enter_context(
+                StepProfiler(self.workdir / "tensorboard", train.profile_start, train.profile_steps)
+            )
+            stream = self.batches.iterate(step)
+            while step < self.recipe.steps and not self.interrupts.requested():
+                profiler.before(step)
+                waited = time.monotonic()
+                batch_BT = next(stream)
+                self.data_wait += time.monotonic() - waited
+                state, metrics = self.train_step(state, batch_BT)
+                step += 1
+                self.window.append(metrics)
+                # Looking at the step before keeps one step in flight; a skipped step changed nothing, so late is safe.
+                known = metrics if step == self.recipe.steps else previous
+                if known is not None and int(known["skipped_in_row"]) >= train.nonfinite_limit:
+                    return self._diverged(state, step)
+                previous = metrics
+                state, evaluation = self._after_step(state, step)
+                profiler.after(step, state)
+        return self._end(state, step, evaluation)
+
+    def _after_step(self, state: TrainState, step: int) -> tuple[TrainState, Evaluation | None]:
+        """Everything due after ``step``, in the order the module promises."""
+        run, last = self.recipe.run, step == self.recipe.steps
+        evaluation = None
+        saves = step % run.train.checkpoint_every == 0 or last
+        if step % run.train.log_every == 0 or saves:
+            self._log(step)
+        paused = time.monotonic()
+        if self.recipe.rewires and rewires_after(
+            step, run.topology.every, self.recipe.steps, run.topology.stop_fraction
+        ):
+            state = self._rewire(state, step)
+        if last or (run.train.eval_every and step % run.train.eval_every == 0):
+            evaluation = self._evaluate(state, step)
+        if saves:
+            self._save(state, step)
+        self.window_start += time.monotonic() - paused
+        return state, evaluation
+
+    def _end(self, state: TrainState, step: int, evaluation: Evaluation | None) -> Outcome:
+        if self.interrupts.requested() and (step < self.recipe.steps or evaluation is None):
+            if self.window:
+                self._log(step)
+            self._save(state, step)
+            self.checkpoints.wait()
+            self.display.say(f"stopped on request after step {step}, saved; the same command continues")
+            return self._outcome(self.interrupts.exit_code, state, step, None)
+        if evaluation is None:
+            evaluation = self._evaluate(state, step)
+        if evaluation is None:
+            return self._outcome(self.interrupts.exit_code, state, step, None)
+        self.checkpoints.wait()
+        self.log.flush()
+        seconds = self.log.previous_seconds + time.monotonic() - self.session_start
+        write_result(self.workdir, self.recipe, self.corpus, self.batches, evaluation, seconds)
+        return self._outcome(0, state, step, evaluation)
+
+    def _diverged(self, state: TrainState, step: int) -> Outcome:
+        self._log(step)
+        self.checkpoints.wait()
+        kept = self.checkpoints.steps
+        self.display.say(
+            f"diverged: {self.recipe.run.train.nonfinite_limit} steps in a row with a non-finite loss or gradient "
+            f"(step {step}); nothing was updated by them, the last good checkpoint is {kept[-1] if kept else 'none'}"
+        )
+        return self._outcome(DIVERGED, state, step, None)
+
+    def _outcome(self, code: int, state: TrainState, step: int, evaluation: Evaluation | None) -> Outcome:
+        return Outcome(code, step, self.recipe, state, self.corpus, evaluation)
+
+    def _log(self, step: int) -> None:
+        window = jax.device_get(self.window)
+        if not window:
+            return
+        now = time.monotonic()
+        losses = [float(metrics["loss"]) for metrics in window]
+        tokens_per_second = sum(float(metrics["tokens"]) for metrics in window) / max(now - self.window_start, 1e-9)
+        last = window[-1]
+        rate = float(self.rate(step - 1 - int(last["skipped"])))
+        self.log.write(
+            "train",
+            step,
+            {
+                "loss": losses[-1],
+                "loss_mean": sum(losses) / len(losses),
+                "loss_max": max(losses),
+                "grad_norm": float(last["grad_norm"]),
+                "log_z2": float(last["log_z2"]),
+                "learning_rate": rate,
+                "skipped": int(last["skipped"]),
+                "epoch": self.batches.epoch_of(step - 1),
+                "total_tokens": step * self.recipe.run.train.batch_size * self.recipe.run.data.sequence_length,
+                "tokens_per_second": tokens_per_second,
+                "data_wait": self.data_wait,
+                "seconds": self.log.previous_seconds + now - self.session_start,
+            },
+        )
+        self.display.update(step, losses[-1], tokens_per_second, rate)
+        self.window, self.window_start, self.data_wait = [], now, 0.0
+
+    def _rewire(self, state: TrainState, step: int) -> TrainState:
+        topology = self.recipe.run.topology
+        rate = drop_rate(
+            topology.rate_schedule, topology.rate, topology.rate_end, step, self.recipe.steps, topology.stop_fraction
+        )
+        counts = {
+            name: drop_count(rate, weight.grid, weight.count // weight.grid.shards, topology.regrow_dropped)
+            for name, weight in self.recipe.sparse.items()
+        }
+        state, metrics = self.rewire_step(state, {name: jnp.int32(count) for name, count in counts.items()})
+        row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.log.write("rewire", step, {"topology/rate": rate, "topology/replaced": sum(counts.values())} | row)
+        return state
+
+    def _evaluate(self, state: TrainState, step: int) -> Evaluation | None:
+        run = self.recipe.run
+        found = evaluate(
+            self.eval_step,
+            state.params,
+            state.topology,
+            validation_batches(
+                self.corpus.validation, run.data.sequence_length, run.train.batch_size, run.train.eval_tokens
+            ),
+            self.corpus.validation.bytes_per_token,
+            self.interrupts.requested,
+        )
+        if found is not None:
+            row = {"loss": found.loss, "bits_per_byte": found.bits_per_byte, "tokens": found.tokens}
+            self.log.write("eval", step, row)
+            self.display.say(f"step {step}: validation loss {found.loss:.4f}, {found.bits_per_byte:.4f} bits/byte")
+        return found
+
+    def _save(self, state: TrainState, step: int) -> None:
+        if step == self.saved_step:
+            return
+        self.log.flush()
+        self.checkpoints.save(state, self.recipe.run.to_dict())
+        self.saved_step = step

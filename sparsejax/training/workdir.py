@@ -1,0 +1,111 @@
+"""The run directory: who uses it, what it was started with, whether this config may continue it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sparsejax.config import ConfigError, RunConfig, differing_keys
+
+# Receives one line for whatever the user must know.
+Notice = Callable[[str], None]
+
+SCHEMA = 1
+_LENGTH_KEYS = ("train.steps:", "train.epochs:")
+
+
+@contextmanager
+def claimed(workdir: Path) -> Iterator[None]:
+    """Hold the run directory for this process; the claim dies with the process, however it ends.
+
+    Raises:
+      ConfigError: the directory cannot be made, or another process trains in it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: cannot be used ({error.strerror}); choose another") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"--workdir={workdir}: another process is training there; choose another") from None
+        yield
+
+
+def read_manifest(workdir: Path) -> dict[str, Any] | None:
+    """What ``config.json`` says (config, steps, digests of data and tokenizer); None before the first start.
+
+    Raises:
+      ConfigError: the file is there but is no manifest.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"schema", "config", "steps", "data_digest", "tokenizer_digest"} - set(manifest)
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ConfigError(f"{path}: is not valid JSON ({error}); restore it or use a new --workdir") from error
+    if missing or manifest["schema"] != SCHEMA:
+        raise ConfigError(f"{path}: was not written by this version of sparsejax; use a new --workdir")
+    return manifest
+
+
+def check_continues(workdir: Path, run: RunConfig, *, extend: bool) -> None:
+    """Raise ``ConfigError`` naming every semantic key in which ``run`` differs from what ``workdir`` holds.
+
+    With ``extend`` the length may grow (the learning-rate schedule follows the new length).
+    """
+    manifest = read_manifest(workdir)
+    if manifest is None:
+        return
+    lines = differing_keys(manifest["config"], run.to_dict())
+    length = [line for line in lines if line.startswith(_LENGTH_KEYS)]
+    if extend and length and not _shrinks(manifest["config"]["train"], run):
+        lines = [line for line in lines if line not in length]
+        length = []
+    if lines:
+        only_length = len(lines) == len(length)
+        fix = "a longer run needs --extend" if only_length else "use a new --workdir, or the old values"
+        raise ConfigError(f"--workdir={workdir}: holds a run with another config ({'; '.join(lines)}); {fix}")
+
+
+def check_same_data(workdir: Path, data_digest: str, tokenizer_digest: str) -> None:
+    """Raise ``ConfigError`` if the text or the tokenizer is not what the run was started with."""
+    manifest = read_manifest(workdir)
+    if manifest is None:
+        return
+    for name, now in (("data_digest", data_digest), ("tokenizer_digest", tokenizer_digest)):
+        if manifest[name] != now:
+            raise ConfigError(
+                f"--workdir={workdir}: {name} was {manifest[name][:12]}, the data found now has {now[:12]}; "
+                "continue with the same data, or use a new --workdir"
+            )
+
+
+def write_manifest(workdir: Path, run: RunConfig, steps: int, data_digest: str, tokenizer_digest: str) -> None:
+    """Write ``config.json`` atomically."""
+    manifest = {
+        "schema": SCHEMA,
+        "config": run.to_dict(),
+        "steps": steps,
+        "data_digest": data_digest,
+        "tokenizer_digest": tokenizer_digest,
+    }
+    temporary = workdir / "config.json.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(workdir / "config.json")
+
+
+def _shrinks(old: dict[str, Any], run: RunConfig) -> bool:
+    return run.train.steps < old["steps"] or run.train.epochs < old["epochs"]
