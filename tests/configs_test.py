@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 from ml_collections import ConfigDict
 
+from sparsejax.cli.config_flag import load_run
 from sparsejax.config import CHOICES, FREE_ON_RESUME, RANGES, ConfigError, RunConfig, resolve
 from sparsejax.models.sizes import SIZES
 from sparsejax.topology.methods import METHODS
@@ -38,7 +39,7 @@ def shipped() -> dict[str, tuple[str, str | None]]:
 
 
 def load(name: str, argument: str | None = None) -> ConfigDict:
-    """The config a file gives, loaded by its path as the command line does."""
+    """The config a file gives, before it is resolved."""
     spec = importlib.util.spec_from_file_location("loaded_config", CONFIGS / name)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -53,7 +54,10 @@ def flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def resolved(name: str) -> str:
-    return json.dumps(resolve(load(*shipped()[name])).to_dict(), indent=2) + "\n"
+    """The golden text of a config, read as the command line reads it."""
+    file, argument = shipped()[name]
+    flag = f"{CONFIGS / file}" if argument is None else f"{CONFIGS / file}:{argument}"
+    return json.dumps(load_run(flag, []).to_dict(), indent=2) + "\n"
 
 
 def update() -> None:
