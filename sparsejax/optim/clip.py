@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sparsejax.optim.forms import at_least_float32
+
 
 def clip_by_global_norm(largest: float) -> optax.GradientTransformationExtraArgs:
     """Scale all gradients by ``min(1, largest / norm)``, where ``norm`` is over all leaves together.
@@ -27,10 +29,7 @@ def clip_by_global_norm(largest: float) -> optax.GradientTransformationExtraArgs
         updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra_args
-        squares = [
-            jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))))
-            for leaf in jax.tree.leaves(updates)
-        ]
+        squares = [jnp.sum(jnp.square(leaf.astype(at_least_float32(leaf.dtype)))) for leaf in jax.tree.leaves(updates)]
         norm = jnp.sqrt(sum(squares))
         factor = jnp.where(norm <= largest, 1.0, largest / norm)
         return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), updates), state

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -82,10 +82,10 @@ def adam_step(
     Returns:
       ``(direction, m, v)``: the direction to subtract, and the new moments.
     """
-    dtype = jnp.promote_types(g.dtype, jnp.float32)
+    dtype = at_least_float32(g.dtype)
     g, m, v = g.astype(dtype), m.astype(dtype), v.astype(dtype)
     regrown = age < count
-    local = age + regrown if rule.form == "smet_code" else age
+    local = age + regrown.astype(age.dtype) if rule.form == "smet_code" else age
     t = (count if rule.form == "naive" else local).astype(dtype)
     warm = jnp.minimum(t / rule.ramp, 1.0)
 
@@ -98,6 +98,11 @@ def adam_step(
         gain = gain * jnp.where(regrown, warm, 1.0)
     root = jnp.sqrt(v / _bias_correction(rule.b2, t))
     return gain * m / (root + rule.eps), m, v
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """The dtype of the arithmetic on leaves of ``dtype``: float64 for float64, else float32."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def _bias_correction(decay: float, t: jax.Array) -> jax.Array:

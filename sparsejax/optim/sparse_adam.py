@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax.optim.forms import AdamRule, Form, adam_step
+from sparsejax.optim.forms import AdamRule, Form, adam_step, at_least_float32
 from sparsejax.optim.rounding import stochastic_round
 from sparsejax.topology.slots import gather_slots
 
@@ -146,7 +146,7 @@ def _init(params: Any, densities: Any, moment_dtype: MomentDtype) -> SparseAdamS
             ages[path] = jnp.zeros(leaf.shape[:-2], jnp.int32)
 
     def zeros(leaf: jax.Array) -> jax.Array:
-        dtype = jnp.bfloat16 if moment_dtype == "bfloat16" else jnp.promote_types(leaf.dtype, jnp.float32)
+        dtype = jnp.bfloat16 if moment_dtype == "bfloat16" else at_least_float32(leaf.dtype)
         return jnp.zeros(leaf.shape, dtype)
 
     return SparseAdamState(
