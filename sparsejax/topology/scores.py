@@ -45,6 +45,15 @@ def random(key: jax.Array, grid: BlockGrid) -> jax.Array:
     return jax.lax.bitcast_convert_type(bits >> 1, jnp.int32)
 
 
+def by_share(score_RC: jax.Array, grid: BlockGrid) -> jax.Array:
+    """A score per place of the whole weight, ``[K / bk, N / bn]``, in the order of positions, ``[S, m]``."""
+    if grid.shard_axis == "rows":
+        by_share_SrC = score_RC.reshape(grid.shards, grid.share_rows, grid.columns)
+        return by_share_SrC.transpose(0, 2, 1).reshape(grid.shards, -1)
+    by_share_RSc = score_RC.reshape(grid.rows, grid.shards, grid.share_columns)
+    return by_share_RSc.transpose(1, 2, 0).reshape(grid.shards, -1)
+
+
 def lowest(score: jax.Array, allowed: jax.Array, count: jax.Array | int) -> jax.Array:
     """The ``count`` allowed entries with the lowest scores, as a mask; ties go to the lower index.
 

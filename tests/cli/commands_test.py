@@ -1,0 +1,66 @@
+"""The three commands on a tiny run, as a user calls them."""
+
+import json
+
+import pytest
+
+from sparsejax.cli.main import main
+from tests.training.tiny import write_text
+
+TINY = [
+    "--config=configs/quickstart.py",
+    "--config.model.hidden=16",
+    "--config.model.mlp=32",
+    "--config.model.heads=2",
+    "--config.model.kv_heads=2",
+    "--config.model.head_dim=8",
+    "--config.model.layers=2",
+    "--config.topology.block=4,4",
+    "--config.topology.density=0.5",
+    "--config.topology.every=2",
+    "--config.data.source=text",
+    "--config.data.tokenizer=bpe",
+    "--config.data.vocab_size=300",
+    "--config.data.sequence_length=16",
+    "--config.train.steps=4",
+    "--config.train.batch_size=4",
+    "--config.train.eval_tokens=128",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("trained")
+    write_text(directory / "text.txt")
+    flags = [f"--config.data.path={directory / 'text.txt'}", f"--config.data.cache_dir={directory / 'cache'}"]
+    command = ["train", *TINY, *flags, f"--workdir={directory / 'run'}"]
+    assert main(command) == 0
+    return directory / "run", command
+
+
+def test_train_ends_with_losses_bytes_sample_figure_and_commands(trained, capsys):
+    workdir, command = trained
+    assert main(command) == 0  # finished already: reports again
+    printed = capsys.readouterr().out
+    for part in ("unigram baseline", "bits/byte", "moments", "dense twin", "sample", "loss.png", "sparsejax generate"):
+        assert part in printed, part
+    assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate(trained, capsys):
+    workdir, _ = trained
+    assert main(["evaluate", f"--workdir={workdir}", "--tokens=128"]) == 0
+    printed = capsys.readouterr().out
+    loss = json.loads((workdir / "result.json").read_text())["validation_loss"]
+    assert f"{loss:.5f} nats/token" in printed and "on 128 validation tokens" in printed
+
+
+def test_generate_is_deterministic_and_starts_with_the_prompt(trained, capsys):
+    workdir, _ = trained
+    texts = []
+    for _ in range(2):
+        assert main(["generate", f"--workdir={workdir}", "--prompt=the sparse", "--tokens=8"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and texts[0].startswith("the sparse")
+    assert main(["generate", f"--workdir={workdir}", "--prompt=the sparse", "--tokens=8", "--seed=1"]) == 0
+    assert capsys.readouterr().out != texts[0]

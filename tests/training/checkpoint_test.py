@@ -1,0 +1,114 @@
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.training.checkpoint import CheckpointError, Checkpoints, concrete, state_digest
+from sparsejax.training.state import TrainState
+
+CONFIG = {"optim": {"lr": 0.1}}
+
+
+def state_at(step):
+    return TrainState(
+        step=jnp.int32(step),
+        params={"w": jnp.arange(4096.0) + step},
+        topology={"rows": jnp.arange(3)},
+        opt_state=({"mu": jnp.full((5,), step, jnp.bfloat16)}, ()),
+        skipped=jnp.int32(1),
+        skipped_in_row=jnp.int32(0),
+    )
+
+
+ABSTRACT = concrete(jax.eval_shape(lambda: state_at(0)))
+
+
+def open_checkpoints(workdir, notices, keep_last=2, keep_every=0):
+    return Checkpoints(workdir, keep_last=keep_last, keep_every=keep_every, notice=notices.append)
+
+
+def saved(workdir, steps, **keep):
+    with open_checkpoints(workdir, [], **keep) as checkpoints:
+        for step in steps:
+            checkpoints.save(state_at(step), CONFIG)
+            checkpoints.wait()
+
+
+def data_file(workdir, step):
+    files = [path for path in (workdir / "checkpoints" / str(step)).rglob("*") if path.is_file() and path.parent.name == "d"]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def test_everything_comes_back_bit_for_bit(tmp_path):
+    saved(tmp_path, [3])
+    with open_checkpoints(tmp_path, []) as checkpoints:
+        found = checkpoints.restore(ABSTRACT)
+        assert checkpoints.config() == CONFIG
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state_at(3)), strict=True):
+        assert a.dtype == b.dtype and np.array_equal(a, b)
+
+
+def test_a_new_run_has_none(tmp_path):
+    with open_checkpoints(tmp_path, []) as checkpoints:
+        assert checkpoints.restore(ABSTRACT) is None
+        assert checkpoints.config() is None
+
+
+def test_the_last_n_and_every_m_th_stay(tmp_path):
+    saved(tmp_path, [2, 4, 6, 8, 10], keep_last=2, keep_every=4)
+    with open_checkpoints(tmp_path, []) as checkpoints:
+        assert checkpoints.steps == [4, 8, 10]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "deleted", "no metadata", "flipped"])
+def test_a_broken_newest_checkpoint_falls_back_loudly_and_is_kept(tmp_path, damage):
+    saved(tmp_path, [1, 2])
+    newest = tmp_path / "checkpoints" / "2"
+    if damage == "truncated":
+        path = data_file(tmp_path, 2)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "deleted":
+        shutil.rmtree(newest / "state")
+    elif damage == "no metadata":
+        (newest / "_CHECKPOINT_METADATA").unlink()
+    else:
+        path = data_file(tmp_path, 2)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(bytes(content))
+    notices: list[str] = []
+    with open_checkpoints(tmp_path, notices) as checkpoints:
+        found = checkpoints.restore(ABSTRACT)
+        assert found is not None and int(found.step) == 1
+        assert len(notices) == 1 and "checkpoint 2 is broken" in notices[0] and "\n" not in notices[0]
+        assert (tmp_path / "checkpoints-broken" / "2").is_dir()
+        # The broken one does not block the next save of that step.
+        checkpoints.save(state_at(2), CONFIG)
+        checkpoints.wait()
+        assert checkpoints.steps == [1, 2]
+
+
+def test_when_all_are_broken_nothing_restarts_by_itself(tmp_path):
+    saved(tmp_path, [1])
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "state")
+    with open_checkpoints(tmp_path, []) as checkpoints, pytest.raises(CheckpointError) as error:
+        checkpoints.restore(ABSTRACT)
+    assert "none of the checkpoints [1]" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_digest_sees_any_single_bit():
+    state = state_at(3)
+    digest = int(state_digest(state))
+    flipped = np.asarray(state.params["w"]).copy()
+    flipped.view(np.uint32)[17] ^= 1
+    assert int(state_digest(state.__class__(**{**vars(state), "params": {"w": jnp.asarray(flipped)}}))) != digest
+    assert int(state_digest(state_at(3))) == digest
+
+
+def test_a_relative_directory_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved(Path("run"), [1])
+    assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
