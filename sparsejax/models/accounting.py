@@ -161,7 +161,8 @@ def executed_flops(
 
     The formula is that of ``theoretical_flops`` with two changes. A kind whose implementation multiplies the
     whole matrix (``reference``, ``transient``) counts ``2 K N``, zeros included; one that visits active blocks
-    counts ``2 A``. Recomputation in the backward pass is executed too, so ``train`` grows by the layers'
+    counts ``2 A``, without the partly filled chunk that ``xla`` may multiply at the end of a block column (topology
+    decides it; none for blocks of 128 rows or with a balanced topology). Recomputation in the backward pass is executed too, so ``train`` grows by the layers'
     forward pass under ``remat="full"`` and by their attention square under ``remat="dots"``.
 
     Args:

@@ -50,7 +50,7 @@ class SparseLinear(nnx.Module):
                 return self.down(nnx.relu(self.up(x)))
 
         model = Mlp(nnx.Rngs(0))
-        gradients = nnx.grad(lambda m: m(x).sum())(model)   # gradients.up.values: active blocks only
+        gradients = nnx.grad(lambda m: m(x).sum())(model)   # gradients["up"]["values"]: active blocks only
     """
 
     def __init__(
@@ -126,9 +126,8 @@ class SparseLinear(nnx.Module):
         if self.dense:
             y = x @ self.kernel[...].astype(self.compute_dtype)
         else:
-            weight = self.weight
-            weight = dataclasses.replace(weight, values=weight.values.astype(self.compute_dtype))
-            y = api.block_matmul(x, weight, implementation=self.implementation)
+            # The values go in as float32: block_matmul casts them, and returns their gradient unrounded.
+            y = api.block_matmul(x, self.weight, implementation=self.implementation)
         return checkpoint_name(y, LINEAR_OUTPUT)
 
 

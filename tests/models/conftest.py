@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
+import jax
 import pytest
 
 from sparsejax.config import ModelConfig, TopologyConfig
+from sparsejax.models.functional import Tree, initial_trees
 from sparsejax.models.llama import Llama
 from sparsejax.models.weight_table import SparseWeight, weight_table
 
@@ -68,14 +71,39 @@ def make_weights() -> Callable[..., dict[str, SparseWeight]]:
 @pytest.fixture
 def builder() -> Callable[..., Callable[[], Llama]]:
     """``builder(model, weights, topology_seed=3)``: a function without arguments that makes the model."""
+    return build
 
-    def with_defaults(model: ModelConfig, weights: dict[str, SparseWeight], **changes: object) -> Callable[[], Llama]:
-        arguments = {
-            "vocab_size": 32,
-            "init_seed": 1,
-            "topology_seed": 2,
-            "implementations": dict.fromkeys(weights, "transient"),
-        } | changes
-        return lambda: Llama(model, weights, **arguments)
 
-    return with_defaults
+@pytest.fixture(scope="session")
+def initial() -> Callable[..., tuple[Tree, Tree]]:
+    """``initial(model, weights, init_seed=1, topology_seed=2)``: its trees; a program is compiled once a session."""
+
+    @functools.cache
+    def program(model: ModelConfig, weights: tuple[SparseWeight, ...]) -> Callable[[int, int], tuple[Tree, Tree]]:
+        table = {weight.name: weight for weight in weights}
+
+        def trees(init_seed: int, topology_seed: int) -> tuple[Tree, Tree]:
+            return initial_trees(build(model, table, init_seed=init_seed, topology_seed=topology_seed))
+
+        # Compiling is all the cost of so small a program; optimising it would only add to that.
+        return jax.jit(trees, compiler_options={"xla_backend_optimization_level": 0})
+
+    def run(
+        model: ModelConfig, weights: dict[str, SparseWeight], init_seed: int = 1, topology_seed: int = 2
+    ) -> tuple[Tree, Tree]:
+        # Neither the remat policy nor the compute dtype decides what is drawn.
+        drawn = dataclasses.replace(model, remat="none", compute_dtype="float32")
+        return program(drawn, tuple(weights.values()))(init_seed, topology_seed)
+
+    return run
+
+
+def build(model: ModelConfig, weights: dict[str, SparseWeight], **changes: object) -> Callable[[], Llama]:
+    """A function without arguments that makes the model."""
+    arguments = {
+        "vocab_size": 32,
+        "init_seed": 1,
+        "topology_seed": 2,
+        "implementations": dict.fromkeys(weights, "transient"),
+    } | changes
+    return lambda: Llama(model, weights, **arguments)

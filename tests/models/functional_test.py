@@ -1,11 +1,9 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.functional import abstract, initial_trees, merge
+from sparsejax.models.functional import abstract, merge
 
 
 def paths(tree):
@@ -39,37 +37,37 @@ def test_names_shapes_and_dtypes_of_the_trees(make_model, make_weights, builder)
     assert {leaf.dtype for leaf in jax.tree.leaves(llama.params)} == {jnp.dtype("float32")}
 
 
-def test_abstract_describes_the_real_trees(make_model, make_weights, builder):
-    model = make_model()
-    build = builder(model, make_weights(model, density=0.25))
-    llama = abstract(build)
-    real = jax.jit(partial(initial_trees, build))()
-    wanted = jax.tree.map(lambda x: (x.shape, x.dtype), (llama.params, llama.topology))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), real) == wanted
-    assert hash(llama.graphdef) == hash(abstract(build).graphdef)
-
-
-def test_equal_seeds_equal_model_and_each_seed_moves_its_own_part(make_model, make_weights, builder):
+def test_abstract_describes_the_real_trees(make_model, make_weights, builder, initial):
     model = make_model()
     weights = make_weights(model, density=0.25)
+    llama = abstract(builder(model, weights))
+    wanted = jax.tree.map(lambda x: (x.shape, x.dtype), (llama.params, llama.topology))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), initial(model, weights)) == wanted
 
-    def trees(**seeds):
-        return jax.jit(partial(initial_trees, builder(model, weights, **seeds)))()
 
-    params, topology = trees()
-    jax.tree.map(np.testing.assert_array_equal, trees(), (params, topology))
-    other_params, same_topology = trees(init_seed=7)
+def test_structure_does_not_know_the_seeds(make_model, make_weights, builder):
+    # Otherwise a step program would be compiled again for every seed.
+    weights = make_weights(make_model(), density=0.25)
+    one, other = (abstract(builder(make_model(), weights, init_seed=s, topology_seed=s)).graphdef for s in (1, 5))
+    assert one == other and hash(one) == hash(other)
+
+
+def test_equal_seeds_equal_model_and_each_seed_moves_its_own_part(make_model, make_weights, initial):
+    model = make_model()
+    weights = make_weights(model, density=0.25)
+    params, topology = initial(model, weights)
+    jax.tree.map(np.testing.assert_array_equal, initial(model, weights), (params, topology))
+    other_params, same_topology = initial(model, weights, init_seed=7)
     jax.tree.map(np.testing.assert_array_equal, same_topology, topology)
     assert np.any(other_params["layers"]["mlp"]["up"]["values"] != params["layers"]["mlp"]["up"]["values"])
-    same_dense_part, other_topology = trees(topology_seed=7)
+    same_dense_part, other_topology = initial(model, weights, topology_seed=7)
     np.testing.assert_array_equal(same_dense_part["embed"]["embedding"], params["embed"]["embedding"])
     assert np.any(other_topology["layers"]["mlp"]["up"]["rows"] != topology["layers"]["mlp"]["up"]["rows"])
 
 
-def test_layers_and_kinds_differ_in_values_and_topology(make_model, make_weights, builder):
+def test_layers_and_kinds_differ_in_values_and_topology(make_model, make_weights, initial):
     model = make_model()
-    weights = make_weights(model, density=0.25)
-    params, topology = jax.jit(partial(initial_trees, builder(model, weights)))()
+    params, topology = initial(model, make_weights(model, density=0.25))
     gate, up = topology["layers"]["mlp"]["gate"], topology["layers"]["mlp"]["up"]
     places = [tuple(np.asarray(w["rows"][i] * 6 + w["cols"][i])) for w in (gate, up) for i in range(2)]
     assert len(set(places)) == 4
@@ -77,25 +75,17 @@ def test_layers_and_kinds_differ_in_values_and_topology(make_model, make_weights
     assert len({value.tobytes() for value in values}) == 4
 
 
-def test_one_layer_is_the_first_of_two(make_model, make_weights, builder):
-    # Keys depend on the layer's number alone, so depth does not move the layers below.
+def test_keys_know_the_layer_not_the_depth_and_density_scales_the_draw(make_model, make_weights, initial):
+    # One density-aware layer at density 1/4 is the first of two plain ones, times 2.
     weights = make_weights(make_model(), density=0.25)
-    two = jax.jit(partial(initial_trees, builder(make_model(), weights)))()
-    one = jax.jit(partial(initial_trees, builder(make_model(layers=1), weights)))()
-    first = jax.tree.map(lambda x: x[:1], (two[0]["layers"], two[1]["layers"]))
-    jax.tree.map(np.testing.assert_array_equal, first, (one[0]["layers"], one[1]["layers"]))
-
-
-def test_density_aware_values_are_wider(make_model, make_weights, builder):
-    weights = make_weights(make_model(), density=0.25)
-
-    def values(init):
-        params, _ = jax.jit(partial(initial_trees, builder(make_model(init=init), weights)))()
-        return params["layers"]["mlp"]["up"]["values"], params["embed"]["embedding"]
-
-    normal, aware = values("normal"), values("density_aware")
-    np.testing.assert_allclose(aware[0], 2 * normal[0], rtol=1e-6)
-    np.testing.assert_array_equal(aware[1], normal[1])
+    params, topology = initial(make_model(), weights)
+    one_params, one_topology = initial(make_model(layers=1, init="density_aware"), weights)
+    first = jax.tree.map(lambda x: x[:1], topology["layers"])
+    jax.tree.map(np.testing.assert_array_equal, first, one_topology["layers"])
+    for kind in ("gate", "up", "down"):
+        doubled = 2 * params["layers"]["mlp"][kind]["values"][:1]
+        np.testing.assert_allclose(one_params["layers"]["mlp"][kind]["values"], doubled, rtol=1e-6)
+    np.testing.assert_array_equal(one_params["embed"]["embedding"], params["embed"]["embedding"])
 
 
 def test_depth_does_not_grow_the_program(make_model, make_weights, builder):

@@ -1,0 +1,124 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from sparsejax.models.accounting import (
+    Flops,
+    WeightCount,
+    dense_twin,
+    dense_weights,
+    executed_flops,
+    index_bytes,
+    memory,
+    parameters,
+    theoretical_flops,
+)
+from sparsejax.models.functional import abstract, merge
+from sparsejax.models.shapes import shape_of_model
+from sparsejax.models.sizes import SIZES
+
+
+def quarter(shape, block=(1, 1)):
+    weights = [dataclasses.replace(weight, block=block) for weight in dense_weights(shape)]
+    return tuple(dataclasses.replace(w, count=w.cells // 4, capacity=w.cells // 4) for w in weights)
+
+
+def test_parameters_of_a_worked_example():
+    # Hidden 4, MLP 8, two heads of 2, one key head, one layer, ten tokens.
+    shape = dataclasses.replace(SIZES["20m"].shape(8), hidden=4, heads=2, kv_heads=1, head_dim=2, layers=1, vocab=10)
+    counted = parameters(shape, dense_weights(shape))
+    assert counted.maskable == 16 + 8 + 8 + 16 + 3 * 32
+    assert counted.embedding == 2 * 40 and counted.dense_part == 80 + 3 * 4
+    assert counted.total == counted.active == 144 + 92
+    assert counted.non_embedding == counted.active_non_embedding == 144 + 12
+    tied = dataclasses.replace(shape, tied_head=True)
+    assert parameters(tied, dense_weights(tied)).total == counted.total - 40
+
+
+def test_active_parameters_of_a_published_size():
+    shape = SIZES["130m"].shape(2048)
+    counted = parameters(shape, quarter(shape))
+    assert counted.active == 134_105_856 - 84_934_656 * (1 - 0.25)
+    assert counted.density == 0.25
+
+
+def test_flops_of_a_worked_example():
+    # One layer as above, sequence of 5: 2 * 144 for the weights, 4 * 5 * 4 for attention, 2 * 40 for the head.
+    shape = dataclasses.replace(SIZES["20m"].shape(8), hidden=4, heads=2, kv_heads=1, head_dim=2, layers=1, vocab=10)
+    assert theoretical_flops(shape, dense_weights(shape), 5) == Flops(forward=448, train=3 * 448)
+    assert theoretical_flops(shape, quarter(shape), 5).forward == 72 + 80 + 80
+    names = {weight.name: "xla" for weight in quarter(shape)}
+    assert executed_flops(shape, quarter(shape), 5, names, "none").forward == 72 + 80 + 80
+    names["mlp.up"] = "transient"  # 2 * 32 instead of 2 * 8
+    assert executed_flops(shape, quarter(shape), 5, names, "none").forward == 72 + 48 + 80 + 80
+    assert executed_flops(shape, quarter(shape), 5, names, "full").train == 3 * 280 + 200
+    assert executed_flops(shape, quarter(shape), 5, names, "dots").train == 3 * 280 + 80
+    with pytest.raises(ValueError, match="not known"):
+        executed_flops(shape, quarter(shape), 5, names | {"mlp.up": "fastest"}, "none")
+    with pytest.raises(ValueError, match="remat"):
+        executed_flops(shape, quarter(shape), 5, names, "some")
+
+
+def test_index_bytes_of_a_worked_example():
+    # 16 x 24 in blocks of 4: 4 x 6 places. Six blocks, 12 bytes each; columns cut in two shares of 3 have 2 * (3 + 1)
+    # column pointers and 2 * (4 + 1) row pointers.
+    up = WeightCount(name="mlp.up", shape=(16, 24), block=(4, 4), shards=2, count=6, capacity=6)
+    assert index_bytes(up) == 4 * (3 * 6 + 8 + 10)
+    # Rows cut in two: 2 * (6 + 1) column pointers and 2 * (2 + 1) row pointers.
+    assert index_bytes(dataclasses.replace(up, name="mlp.down")) == 4 * (3 * 6 + 14 + 6)
+    assert index_bytes(dataclasses.replace(up, block=(1, 1), shards=1)) == 4 * 6
+    assert index_bytes(dense_twin([up])[0]) == 0
+
+
+@pytest.mark.parametrize("block, shards", [((4, 4), 2), ((1, 1), 1), ((1, 4), 1)])
+def test_bytes_are_those_of_the_real_trees(make_model, make_weights, builder, block, shards):
+    model = make_model()
+    weights = make_weights(model, density=0.25, block=block, shards=shards, rules=("mlp[.]up=1.0",))
+    llama = abstract(builder(model, weights))
+
+    def size(tree):
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    counted = memory(shape_of_model(model, 24, 32), [weight.counted for weight in weights.values()])
+    assert counted.total.values == counted.total.gradients == size(llama.params)
+    assert counted.total.moments == 2 * size(llama.params)
+    assert counted.total.indices == size(llama.topology)
+    slots = sum(w.capacity for w in weights.values() if not w.dense)
+    assert counted.total.ages == counted.maskable.ages == 4 * 2 * slots
+    kinds = {name: tree for name, tree in llama.params["layers"].items() if "norm" not in name}
+    assert counted.maskable.values == size(kinds)
+
+
+def test_state_of_blocks_of_16_is_density_plus_two_percent():
+    shape = SIZES["60m"].shape(1376)
+    for block in ((16, 16), (32, 32)):
+        sparse, twin = memory(shape, quarter(shape, block)), memory(shape, dense_weights(shape))
+        assert 0.25 < sparse.maskable.total / twin.maskable.total < 0.27
+        assert sparse.dense_part == twin.dense_part
+    halved = memory(shape, quarter(shape), "bfloat16")
+    assert 2 * halved.total.moments == memory(shape, quarter(shape)).total.moments
+
+
+@pytest.mark.parametrize("remat", ["none", "full", "dots"])
+def test_flops_agree_with_the_compiler(make_model, make_weights, builder, remat):
+    # The compiler counts a loop's body once, so one layer; it also counts norms, softmax and activations, which at
+    # these widths are 1 to 6 % of the products.
+    model = make_model(hidden=64, mlp=128, heads=4, kv_heads=2, head_dim=16, layers=1, remat=remat)
+    weights = make_weights(model, density=1.0)
+    llama = abstract(builder(model, weights, vocab_size=256))
+    tokens = jax.ShapeDtypeStruct((2, 32), jnp.int32)
+
+    def loss(params, tokens):
+        logits = merge(llama.graphdef, params, llama.topology)(tokens)
+        return jnp.sum(logits[..., 0])
+
+    def counted(function):
+        return jax.jit(function).lower(llama.params, tokens).compile().cost_analysis()["flops"] / (2 * 32)
+
+    expected = executed_flops(
+        shape_of_model(model, 128, 256), [weight.counted for weight in weights.values()], 32, {}, remat
+    )
+    assert 1.0 <= counted(loss) / expected.forward < 1.06
+    assert 1.0 <= counted(jax.grad(loss)) / expected.train < 1.06
