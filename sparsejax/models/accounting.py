@@ -162,8 +162,9 @@ def executed_flops(
     The formula is that of ``theoretical_flops`` with two changes. A kind whose implementation multiplies the
     whole matrix (``reference``, ``transient``) counts ``2 K N``, zeros included; one that visits active blocks
     counts ``2 A``, without the partly filled chunk that ``xla`` may multiply at the end of a block column (topology
-    decides it; none for blocks of 128 rows or with a balanced topology). Recomputation in the backward pass is executed too, so ``train`` grows by the layers'
-    forward pass under ``remat="full"`` and by their attention square under ``remat="dots"``.
+    decides it; none for blocks of 128 rows or with a balanced topology). Recomputation in the backward pass is
+    executed too: ``train`` grows by the layers' forward pass without ``mlp.down``, whose output no gradient needs,
+    under ``remat="full"``, and by their attention square under ``remat="dots"``.
 
     Args:
       shape: the decoder.
@@ -175,10 +176,11 @@ def executed_flops(
     Raises:
       ValueError: an unknown implementation or remat policy.
     """
-    linear = sum(2 * _executed_elements(weight, implementations) for weight in weights)
+    linear = {weight.name: 2 * _executed_elements(weight, implementations) for weight in weights}
     attention = _attention(shape, sequence_length)
-    forward = shape.layers * (linear + attention) + _head(shape)
-    recomputed = {"none": 0, "full": linear + attention, "dots": attention}
+    layer = sum(linear.values()) + attention
+    forward = shape.layers * layer + _head(shape)
+    recomputed = {"none": 0, "full": layer - linear["mlp.down"], "dots": attention}
     if remat not in recomputed:
         raise ValueError(f"remat={remat!r}: must be one of {sorted(recomputed)}")
     return Flops(forward=forward, train=3 * forward + shape.layers * recomputed[remat])
