@@ -12,6 +12,7 @@ Every function here takes one weight; layers of one kind are stacked and handled
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -164,6 +165,8 @@ def positions_of(index: Index, grid: BlockGrid) -> jax.Array:
     return position.reshape(grid.shards, -1).astype(jnp.int32)
 
 
+# Compiled once a grid: called outside a program, one by one, its operations would each be compiled alone.
+@functools.partial(jax.jit, static_argnames="grid", inline=True)
 def index_from_positions(position_Sc: jax.Array, grid: BlockGrid) -> Index:
     """The index whose slots hold the given positions; the inverse of ``positions_of``.
 
