@@ -1,0 +1,73 @@
+"""``implementation="auto"``: the fastest measured choice, looked up on the host before anything compiles.
+
+The platform is an argument: the host that compiles is not always the device that runs, so nothing here asks
+JAX which backend is present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sparsejax.config import ConfigError
+from sparsejax.kernels.api import IMPLEMENTATIONS, unsupported
+from sparsejax.topology.blocks import Balance, BlockGrid
+
+Block = tuple[int, int]
+
+# Time of xla over time of the dense product, forward + backward, by platform, balance, block and density.
+#
+# cpu: processor seconds of xla over those of the dense product, minima of 3 interleaved repetitions in one process,
+# 2048 x 2048, 2048 tokens, float32, the weights of benchmarks/block_matmul.py; 2 cores of an Intel Sapphire Rapids
+# server, jax 0.10.2. Processor seconds because the machine was shared (wall clock of the same cell varied tenfold):
+# they count both cores, so they flatter code that keeps only one busy. Cells above 0.9 could go either way.
+#
+# gpu and tpu have no rows: without a kernel of their own, loops of small products and gathers of activation slabs
+# lose to one dense product on both (estimated at 0.85 of dense or worse before launch costs), so they get transient.
+XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[Block, Mapping[float, float]]] = {
+    ("cpu", "none"): {
+        (16, 16): {0.25: 0.99},
+        (32, 32): {0.5: 1.57, 0.25: 0.74},
+        (64, 64): {0.25: 0.59},
+        (128, 128): {0.5: 0.87, 0.25: 0.39},
+    },
+    ("cpu", "column"): {
+        (16, 16): {0.25: 0.73},
+        (32, 32): {0.5: 1.73, 0.25: 0.59},
+    },
+}
+
+# Below this ratio xla is chosen; above it transient, whose time is that of the dense product.
+_WORTHWHILE = 1.0
+
+
+def resolve(implementation: str, *, platform: str, grid: BlockGrid, density: float) -> str:
+    """The concrete implementation for one weight.
+
+    Args:
+      implementation: a name of ``IMPLEMENTATIONS``, returned as it is, or ``"auto"``.
+      platform: where the program will run: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
+      grid: the weight's grid.
+      density: its realised density, in (0, 1].
+
+    Under ``"auto"`` a block that was not measured counts as the largest measured one that fits inside it, a density
+    as the next higher measured one; without such a cell the answer is ``"transient"``.
+
+    Raises:
+      ConfigError: the implementation is unknown or does not support the grid.
+    """
+    if implementation != "auto":
+        if implementation not in IMPLEMENTATIONS:
+            legal = ", ".join(("auto", *IMPLEMENTATIONS))
+            raise ConfigError(f"model.implementation={implementation}: unknown; use one of {legal}")
+        reason = unsupported(implementation, grid)
+        if reason:
+            block = f"{grid.block[0]}x{grid.block[1]}"
+            raise ConfigError(f"model.implementation={implementation}: does not support block {block}: {reason}")
+        return implementation
+    measured = XLA_OVER_DENSE.get((platform, grid.balance), {})
+    fitting = [block for block in measured if block[0] <= grid.block[0] and block[1] <= grid.block[1]]
+    if grid.unstructured or not fitting:
+        return "transient"
+    by_density = measured[max(fitting, key=lambda block: (block[0] * block[1], block))]
+    ratio = min(((d, r) for d, r in by_density.items() if d >= density), default=(1.0, _WORTHWHILE))[1]
+    return "xla" if ratio < _WORTHWHILE else "transient"

@@ -1,0 +1,57 @@
+"""``auto`` is a lookup in a written table: these tests pin how the table is read, not what was measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsejax.config import ConfigError
+from sparsejax.kernels import auto
+from sparsejax.topology.blocks import BlockGrid
+
+TABLE = {
+    ("cpu", "none"): {(16, 16): {0.5: 1.3, 0.25: 0.8}, (128, 128): {0.5: 0.7, 0.25: 0.4}},
+    ("cpu", "column"): {(16, 16): {0.5: 0.9}},
+}
+
+
+@pytest.fixture(autouse=True)
+def small_table(monkeypatch):
+    monkeypatch.setattr(auto, "XLA_OVER_DENSE", TABLE)
+
+
+def resolved(block: tuple[int, int], density: float, *, platform: str = "cpu", balance: str = "none") -> str:
+    grid = BlockGrid((512, 512), block, balance=balance)
+    return auto.resolve("auto", platform=platform, grid=grid, density=density)
+
+
+@pytest.mark.parametrize(
+    ("block", "density", "want"),
+    [
+        ((16, 16), 0.25, "xla"),
+        ((16, 16), 0.1, "xla"),  # sparser than anything measured: the sparsest cell
+        ((16, 16), 0.26, "transient"),  # between cells: the denser one
+        ((64, 64), 0.5, "transient"),  # not measured: the largest block that fits inside
+        ((128, 128), 0.5, "xla"),
+        ((256, 128), 0.5, "xla"),
+        ((128, 128), 0.6, "transient"),  # denser than anything measured
+        ((8, 128), 0.1, "transient"),  # nothing measured fits inside
+        ((1, 1), 0.01, "transient"),
+    ],
+)
+def test_reading_the_table(block, density, want):
+    assert resolved(block, density) == want
+
+
+def test_balance_and_platform_have_their_own_cells():
+    assert resolved((16, 16), 0.5, balance="column") == "xla"
+    assert resolved((128, 128), 0.25, platform="tpu") == "transient"
+    assert resolved((128, 128), 0.25, platform="gpu") == "transient"
+
+
+def test_a_name_is_returned_as_it_is_or_refused_in_one_line():
+    grid = BlockGrid((16, 16), (1, 1))
+    assert auto.resolve("bcoo", platform="cpu", grid=grid, density=0.5) == "bcoo"
+    with pytest.raises(ConfigError, match=r"model\.implementation=xla: does not support block 1x1"):
+        auto.resolve("xla", platform="cpu", grid=grid, density=0.5)
+    with pytest.raises(ConfigError, match="use one of auto, reference, transient, xla, bcoo"):
+        auto.resolve("fast", platform="cpu", grid=grid, density=0.5)
