@@ -143,6 +143,7 @@ def rows_of(arguments: argparse.Namespace, density: float, product: str) -> list
     for name, times in seconds.items():
         executed = flops * (1.0 if name in _EXECUTES_DENSE else realised)
         low, high = np.percentile(times, [25, 75])
+        memory: Any = programs[name][0].memory_analysis()
         rows.append(
             Row(
                 density=realised,
@@ -154,7 +155,7 @@ def rows_of(arguments: argparse.Namespace, density: float, product: str) -> list
                 over_dense=median[name] / median["dense"],
                 fastest_over_dense=min(times) / min(seconds["dense"]),
                 executed_gflops=executed / median[name] / 1e9,
-                temporary_bytes=int(programs[name][0].memory_analysis().temp_size_in_bytes),
+                temporary_bytes=int(memory.temp_size_in_bytes),
             )
         )
     return rows

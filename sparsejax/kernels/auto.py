@@ -36,8 +36,8 @@ XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[Block, Mapping[float, float
     },
 }
 
-# Below this ratio xla is chosen; above it transient, whose time is that of the dense product.
-_WORTHWHILE = 1.0
+# Below this ratio xla is chosen; above it transient, whose time is that of the dense product give or take 5 %.
+_WORTHWHILE = 0.95
 
 
 def resolve(implementation: str, *, platform: str, grid: BlockGrid, density: float) -> str:
