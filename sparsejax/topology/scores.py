@@ -12,17 +12,19 @@ import jax.numpy as jnp
 from sparsejax.topology.blocks import BlockGrid
 from sparsejax.topology.keys import share_key
 
-# The largest integer scale whose products stay exact in float32.
-_FLOAT32_INTEGERS = 2**24
+# Bits of a float32 significand: an integer this long loses nothing of the weight it stands for.
+_SIGNIFICAND_BITS = 24
+_EXPONENT_OF_FLOAT32 = 0x7F800000
 
 
 def magnitude(values: jax.Array) -> jax.Array:
     """Drop score ``sum |w|`` of every block as an integer, ``[n]`` int32 (SMET, arXiv 2606.00888, section 3).
 
-    Float sums change with the order of addition, and that order changes with the mesh. So |w| is scaled to
-    the largest |w| of the weight, rounded to an integer, and summed exactly: with ``q`` the scale,
-    ``score = sum round(|w| / max|w| * q)``, ``q = min(2**24, (2**31 - 1) // (bk * bn))``. A block of one
-    element needs no sum: its score is the bit pattern of |w|, which orders like |w| and never ties by rounding.
+    Float sums change with the order of addition, and that order changes with the mesh. So |w| is scaled by the
+    largest power of two ``p <= max|w|`` of the weight, rounded to an integer, and summed exactly:
+    ``score = sum round(|w| / p * 2**(bits - 1))``, ``bits = min(24, 31 - log2(bk * bn))`` rounded down. Scaling by
+    powers of two is exact, so every platform finds the same integers. A block of one element needs no sum: its
+    score is the bit pattern of |w|, which orders like |w| and never ties by rounding.
 
     Args:
       values: ``[n, bk, bn]`` of one weight, any float dtype.
@@ -31,11 +33,13 @@ def magnitude(values: jax.Array) -> jax.Array:
     elements = values.shape[-1] * values.shape[-2]
     if elements == 1:
         return jax.lax.bitcast_convert_type(absolute, jnp.int32).reshape(values.shape[:-2])
-    scale = min(_FLOAT32_INTEGERS, (2**31 - 1) // elements)
-    peak = jnp.max(absolute)
-    # A platform whose division is not exact may put the peak just above 1, where a full block would overflow int32.
-    relative = jnp.minimum(jnp.where(peak > 0, absolute / jnp.where(peak > 0, peak, 1.0), 0.0), 1.0)
-    return jnp.sum(jnp.round(relative * scale).astype(jnp.int32), axis=(-2, -1), dtype=jnp.int32)
+    bits = min(_SIGNIFICAND_BITS, 31 - (elements - 1).bit_length())
+    peak_bits = jax.lax.bitcast_convert_type(jnp.max(absolute), jnp.int32)
+    power = jax.lax.bitcast_convert_type(peak_bits & _EXPONENT_OF_FLOAT32, jnp.float32)
+    below_two = jnp.where(power > 0, absolute / jnp.where(power > 0, power, 1.0), 0.0)
+    # Rounding may lift the peak to 2**bits, where a full block would overflow.
+    whole = jnp.minimum(jnp.round(below_two * 2.0 ** (bits - 1)), 2.0**bits - 1)
+    return jnp.sum(whole.astype(jnp.int32), axis=(-2, -1), dtype=jnp.int32)
 
 
 def random(key: jax.Array, grid: BlockGrid) -> jax.Array:
