@@ -34,14 +34,16 @@ class AbstractModel:
 
 def abstract(build: Callable[[], nnx.Module]) -> AbstractModel:
     """Structure, shapes and dtypes of the model that ``build`` makes, without allocating it."""
-    graphdef, params, topology = nnx.split(nnx.eval_shape(build), nnx.Param, TopologyIndex)
-    return AbstractModel(graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(topology))
+    graphdef, *states = nnx.split(nnx.eval_shape(build), nnx.Param, TopologyIndex)
+    params, topology = (nnx.to_pure_dict(state) for state in states)
+    return AbstractModel(graphdef, params, topology)
 
 
 def initial_trees(build: Callable[[], nnx.Module]) -> tuple[Tree, Tree]:
     """``(params, topology)`` of a new model. Pure: ``jax.jit(partial(initial_trees, build), out_shardings=...)``."""
-    _, params, topology = nnx.split(build(), nnx.Param, TopologyIndex)
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(topology)
+    _, *states = nnx.split(build(), nnx.Param, TopologyIndex)
+    params, topology = (nnx.to_pure_dict(state) for state in states)
+    return params, topology
 
 
 def merge(graphdef: nnx.GraphDef, params: Tree, topology: Tree) -> Any:

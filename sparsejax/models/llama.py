@@ -160,12 +160,12 @@ class Llama(nnx.Module):
         """Normalised output of the last layer, ``[B, T, D]`` in the compute dtype; all but the head."""
         x_BTD = self.embed.embedding[...][tokens_BT].astype(self.model.compute_dtype)
         rotation = rotation_of(jnp.arange(tokens_BT.shape[1]), rope_frequencies(self.model))
-        graphdef, params, topology = nnx.split(self.layers, nnx.Param, TopologyIndex)
+        graphdef, *states = nnx.split(self.layers, nnx.Param, TopologyIndex)
 
-        def body(x_BTD: jax.Array, layer: tuple[nnx.State, nnx.State]) -> tuple[jax.Array, None]:
+        def body(x_BTD: jax.Array, layer: list[nnx.State]) -> tuple[jax.Array, None]:
             return nnx.merge(graphdef, *layer)(x_BTD, rotation), None
 
-        x_BTD, _ = jax.lax.scan(_remat(body, self.model.remat), x_BTD, (params, topology))
+        x_BTD, _ = jax.lax.scan(_remat(body, self.model.remat), x_BTD, states)
         return self.norm(x_BTD)
 
     @property

@@ -73,9 +73,7 @@ def llama31_frequencies(base, head_dim, factor, low, high, original):
 
 
 def test_rope_scaling_of_llama_31(make_model):
-    model = make_model(
-        head_dim=128, rope_base=5e5, rope_scaling="llama3", rope_factor=8.0, rope_original_length=8192
-    )
+    model = make_model(head_dim=128, rope_base=5e5, rope_scaling="llama3", rope_factor=8.0, rope_original_length=8192)
     expected = llama31_frequencies(5e5, 128, 8.0, 1.0, 4.0, 8192)
     plain = rope_frequencies(make_model(head_dim=128, rope_base=5e5))
     scaled = rope_frequencies(model)
