@@ -110,7 +110,10 @@ def main() -> None:
         "tokens": TOKENS,
     }
     print(" ".join(f"{name}={value}" for name, value in conditions.items()))
-    print("| size | density | values | indices + ages | moments | gradients | over twin | whole state | over twin ", end="")
+    print(
+        "| size | density | values | indices + ages | moments | gradients | over twin | whole state | over twin ",
+        end="",
+    )
     print("| step temporaries | saved / gradients saved |")
     print("|" + "---|" * 11)
     rows: list[Row] = []

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).resolve().parents[1] / "docs" / "LIBRARY.md"
-EXAMPLES = re.findall(r"^## (.+?)$.*?```python\n(.*?)```", LIBRARY.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^## (.+?)$.*?```python\n(.*?)```", re.MULTILINE | re.DOTALL)
+EXAMPLES = EXAMPLE.findall(LIBRARY.read_text(encoding="utf-8"))
 
 
 def test_all_three_examples_are_found():

@@ -19,11 +19,12 @@ PACKAGE = ROOT / "sparsejax"
 
 # Room -> what it may import besides itself, config.py and hardware/. A name with a dot is one module, not its room.
 MAY_IMPORT: dict[str, set[str]] = {
-    "config": set(),
+    "config": {"legal_values"},
+    "legal_values": set(),
     "hardware": set(),
     "topology": set(),
     "data": set(),
-    "kernels": {"topology.blocks"},
+    "kernels": {"topology.blocks", "topology.bcoo"},
     "models": {"kernels", "topology"},
     "optim": {"topology"},
     "scaling": {"models.sizes", "models.accounting"},

@@ -13,6 +13,7 @@ from typing import Any
 import ml_collections
 
 from sparsejax.config import ConfigError, RunConfig, resolve
+from sparsejax.topology.methods import METHODS
 
 
 def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
@@ -78,6 +79,11 @@ def _set(settings: ml_collections.ConfigDict, key: str, text: str) -> None:
         raise ConfigError(f"{key}: unknown config key")
     kind = settings[section].get_type(name)
     settings[section][name] = _parse(key, kind, text)
+    if key == "topology.method" and text in METHODS:
+        # The name alone would only relabel the run: it brings its choices, which later flags may change again.
+        method = METHODS[text]
+        settings.topology.update(drop=method.drop, grow=method.grow)
+        settings.optim.update(form=method.form, density_exponent=method.density_exponent)
 
 
 def _section(settings: ml_collections.ConfigDict, section: str) -> dict[str, Any]:

@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from sparsejax.config import ConfigError
 from sparsejax.training.state import TrainState
 from sparsejax.training.workdir import Notice
 
 _policies = ocp.training.preservation_policies
 
 
-class CheckpointError(RuntimeError):
-    """Checkpoints exist, but none of them can be read."""
+class CheckpointError(ConfigError):
+    """Checkpoints exist, but none of them can be read; one line, like every error a user can mend."""
 
 
 @jax.jit
@@ -40,7 +41,7 @@ def state_digest(state: Any) -> jax.Array:
 class Checkpoints:
     """The checkpoints of one run directory; use as a context manager, leaving waits for saves under way."""
 
-    def __init__(self, workdir: Path, *, keep_last: int, keep_every: int, notice: Notice) -> None:
+    def __init__(self, workdir: Path, *, keep_last: int, keep_every: int, notice: Notice, owner: bool = True) -> None:
         """Open (and create) ``workdir/checkpoints``, keeping the last N and every M-th step.
 
         Args:
@@ -48,6 +49,8 @@ class Checkpoints:
           keep_last: how many of the newest checkpoints stay.
           keep_every: steps divisible by it stay for ever; 0 keeps none of them.
           notice: receives one line for whatever the user must know.
+          owner: whether this process trains here. Another one only looks: it moves no broken checkpoint and
+            removes no unfinished save, which may be the owner's, under way.
         """
         logging.getLogger("absl").setLevel(logging.ERROR)
         policies: list[Any] = [_policies.LatestN(keep_last)]
@@ -56,10 +59,11 @@ class Checkpoints:
         self._directory = (workdir / "checkpoints").absolute()
         self._broken = (workdir / "checkpoints-broken").absolute()
         self._notice = notice
+        self._owner = owner
         self._open = lambda: ocp.training.Checkpointer(
             self._directory,
             preservation_policy=_policies.AnyPreservationPolicy(policies),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=owner,
         )
         self._checkpointer = self._open()
         self._pending: Any = None
@@ -119,8 +123,8 @@ class Checkpoints:
                 return state
         if found:
             raise CheckpointError(
-                f"{self._directory}: none of the checkpoints {found} can be read; they were moved to {self._broken}. "
-                "Restore one by hand, or use a new --workdir"
+                f"{self._directory}: none of the checkpoints {found} can be read; "
+                "restore one from a copy, or use a new --workdir"
             )
         return None
 
@@ -146,6 +150,9 @@ class Checkpoints:
 
     def _set_aside(self, step: int, error: Exception) -> None:
         """Move a broken checkpoint out of the way, so that it neither hides an older one nor blocks a new save."""
+        if not self._owner:
+            self._notice(f"checkpoint {step} cannot be read ({_first_line(error)}); trying the one before it")
+            return
         self._broken.mkdir(parents=True, exist_ok=True)
         target = self._broken / str(step)
         number = 1

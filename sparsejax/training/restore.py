@@ -44,7 +44,8 @@ def restore_run(workdir: Path, notice: Notice) -> TrainedRun:
         start_id=tokenizer.start_id,
         platform=jax.devices()[0].platform,
     )
-    with Checkpoints(workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every, notice=notice) as saved:
+    keep = {"keep_last": run.train.keep_last, "keep_every": run.train.keep_every}
+    with Checkpoints(workdir, **keep, notice=notice, owner=False) as saved:
         state = saved.restore(concrete(recipe.abstract))
     if state is None:
         raise ConfigError(f"--workdir={workdir}: has no checkpoint yet; train until the first one is saved")

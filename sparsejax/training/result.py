@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from sparsejax import __version__
 from sparsejax.data.pipeline import Corpus, TrainBatches
 from sparsejax.models.accounting import executed_flops, parameters, theoretical_flops
 from sparsejax.scaling.runs import SCHEMA, RunResult, write
@@ -16,7 +17,7 @@ from sparsejax.training.metrics import read_rows, spike_height
 from sparsejax.training.recipe import Recipe
 
 # The libraries that decide the arithmetic of a run.
-_LIBRARIES = ("sparsejax", "jax", "jaxlib", "flax", "optax", "numpy")
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def write_result(
@@ -73,7 +74,12 @@ def write_result(
         executed_flops=float(executed.train * tokens),
         theoretical_flops=float(theoretical_flops(recipe.shape, counted, length).train * tokens),
         device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
-        versions={"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+        versions=_versions(),
     )
     write(result, workdir / "result.json")
     return result
+
+
+def _versions() -> dict[str, str]:
+    own = {"sparsejax": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in _LIBRARIES}

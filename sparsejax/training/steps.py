@@ -73,7 +73,7 @@ def make_train_step(recipe: Recipe) -> Callable[[TrainState, jax.Array], tuple[T
         grads, sums = gradient(state.params, state.topology, target_BT)
         tokens = jnp.maximum(sums.tokens, 1.0)
         grads = jax.tree.map(lambda g: g / tokens, grads)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         loss = sums.nll / tokens
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)

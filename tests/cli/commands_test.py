@@ -32,7 +32,9 @@ TINY = [
 def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("trained")
     write_text(directory / "text.txt")
-    flags = [f"--config.data.path={directory / 'text.txt'}", f"--config.data.cache_dir={directory / 'cache'}"]
+    write_text(directory / "validation.txt", seed=1, lines=20)
+    paths = {"path": "text.txt", "validation_path": "validation.txt", "cache_dir": "cache"}
+    flags = [f"--config.data.{key}={directory / name}" for key, name in paths.items()]
     command = ["train", *TINY, *flags, f"--workdir={directory / 'run'}"]
     assert main(command) == 0
     return directory / "run", command

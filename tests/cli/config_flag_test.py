@@ -42,3 +42,15 @@ def test_both_ways_of_writing_a_flag():
 def test_anything_else_is_an_error(override):
     with pytest.raises(ConfigError, match="unknown flag"):
         load(override)
+
+
+def test_a_method_brings_its_choices_and_later_flags_change_them():
+    run = load("--config.topology.method=set")
+    assert (run.topology.drop, run.topology.grow, run.optim.form, run.optim.density_exponent) == (
+        "magnitude",
+        "random",
+        "naive",
+        0.0,
+    )
+    static = load("--config.topology.method=static", "--config.optim.density_exponent=1")
+    assert (static.topology.drop, static.topology.grow, static.optim.density_exponent) == ("none", "none", 1.0)

@@ -21,12 +21,14 @@ def nothing_compiles(monkeypatch):
 def base(tmp_path):
     """Flags of a tiny run that would work."""
     write_text(tmp_path / "text.txt")
+    write_text(tmp_path / "validation.txt", seed=1, lines=20)
     return [
         "train",
         f"--config={QUICKSTART}",
         f"--workdir={tmp_path / 'run'}",
         "--config.data.source=text",
         f"--config.data.path={tmp_path / 'text.txt'}",
+        f"--config.data.validation_path={tmp_path / 'validation.txt'}",
         "--config.data.tokenizer=byte",
         f"--config.data.cache_dir={tmp_path / 'cache'}",
     ]
@@ -57,7 +59,8 @@ def error_of(capsys, arguments):
         ("--config.topology.shards=3", ["topology.shards=3", "legal"]),
         ("--config.topology.method=magic", ["topology.method=magic", "smet"]),
         ("--config.topology.rules=nothing=0.5", ["topology.rules", "matches no weight", "attention.q"]),
-        ("--config.topology.rate=0.001", ["topology.rate=0.001", "replaces none"]),
+        ("--config.topology.rate=0.006", ["topology.rate=0.006", "replaces none"]),
+        ("--config.topology.rate=0.001", ["topology.rate_end=0.005", "topology.rate=0.001"]),
         ("--config.train.epochs=2", ["train.epochs=2", "exactly one"]),
         ("--config.data.path=", ["data.path is empty"]),
         ("--config.data.path=/nowhere/*.txt", ["data.path", "/nowhere/*.txt"]),

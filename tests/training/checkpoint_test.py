@@ -38,7 +38,9 @@ def saved(workdir, steps, **keep):
 
 
 def data_file(workdir, step):
-    files = [path for path in (workdir / "checkpoints" / str(step)).rglob("*") if path.is_file() and path.parent.name == "d"]
+    files = [
+        path for path in (workdir / "checkpoints" / str(step)).rglob("*") if path.is_file() and path.parent.name == "d"
+    ]
     return max(files, key=lambda path: path.stat().st_size)
 
 
@@ -97,6 +99,20 @@ def test_when_all_are_broken_nothing_restarts_by_itself(tmp_path):
     with open_checkpoints(tmp_path, []) as checkpoints, pytest.raises(CheckpointError) as error:
         checkpoints.restore(ABSTRACT)
     assert "none of the checkpoints [1]" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_reader_touches_nothing(tmp_path):
+    saved(tmp_path, [1, 2])
+    shutil.rmtree(tmp_path / "checkpoints" / "2" / "state")
+    unfinished = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    notices: list[str] = []
+    keep = {"keep_last": 2, "keep_every": 0}
+    with Checkpoints(tmp_path, **keep, notice=notices.append, owner=False) as checkpoints:
+        assert int(checkpoints.restore(ABSTRACT).step) == 1
+    assert (tmp_path / "checkpoints" / "2").is_dir() and unfinished.is_dir()
+    assert not (tmp_path / "checkpoints-broken").exists()
+    assert len(notices) == 1
 
 
 def test_the_digest_sees_any_single_bit():

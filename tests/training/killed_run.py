@@ -15,9 +15,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from sparsejax.training import session  # noqa: E402
-from sparsejax.training.loop import train  # noqa: E402
-from tests.training.tiny import quiet_console, tiny_run  # noqa: E402
+from sparsejax.training import session
+from sparsejax.training.loop import train
+from tests.training.tiny import quiet_console, tiny_run
 
 
 def strike_after(name: str, at: int, strike: Callable[[], None]) -> None:

@@ -81,7 +81,8 @@ def test_other_text_in_the_same_directory_is_refused(finished):
 
 
 def test_divergence_stops_with_4_and_keeps_the_last_good_checkpoint(tmp_path):
-    run = tiny_run(tmp_path, optim_lr=1e30, optim_warmup_fraction=0.0, train_nonfinite_limit=3, train_checkpoint_every=1)
+    changes = {"optim_lr": 1e30, "optim_warmup_fraction": 0.0, "train_nonfinite_limit": 3, "train_checkpoint_every": 1}
+    run = tiny_run(tmp_path, **changes)
     console = quiet_console()
     outcome = train(run, tmp_path / "run", extend=False, console=console)
     assert outcome.exit_code == 4 and outcome.evaluation is None

@@ -10,7 +10,8 @@ def test_a_resumed_log_forgets_the_rows_past_its_start(tmp_path):
     with RunLog(tmp_path, 2) as log:
         assert log.previous_seconds == 20.0
         log.write("train", 3, {"loss": 30.0, "seconds": 21.0})
-    assert [(row["step"], row["loss"]) for row in read_rows(tmp_path / "metrics.jsonl")] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
 def test_a_torn_last_line_is_left_out(tmp_path):

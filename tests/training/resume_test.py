@@ -1,6 +1,5 @@
 """A run that is killed and continued is the run that was never stopped, bit for bit."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -28,13 +27,14 @@ def straight(tmp_path_factory):
 
 
 def start(directory, moment, step):
-    environment = os.environ | {"XLA_FLAGS": ""}
+    # The environment is inherited: what one process compiled, the next one reads from the session's cache.
     command = [sys.executable, str(SCRIPT), str(directory), moment, str(step)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def losses(directory):
-    return {row["step"]: row["loss"] for row in read_rows(directory / "run" / "metrics.jsonl") if row["kind"] == "train"}
+    rows = read_rows(directory / "run" / "metrics.jsonl")
+    return {row["step"]: row["loss"] for row in rows if row["kind"] == "train"}
 
 
 def final_state(directory):
@@ -50,8 +50,9 @@ def assert_same_run(one, other):
 
 
 def fresh(tmp_path, straight):
-    """The same text and token cache, no run."""
-    shutil.copy(straight / "text.txt", tmp_path / "text.txt")
+    """The same text, no run."""
+    for name in ("text.txt", "validation.txt"):
+        shutil.copy(straight / name, tmp_path / name)
     return tmp_path
 
 

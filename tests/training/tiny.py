@@ -13,7 +13,7 @@ from configs.base import get_config
 from sparsejax.config import RunConfig, resolve
 from sparsejax.training.recipe import Recipe, build_recipe
 
-WORDS = "the sparse model reads a block of weights and drops the smallest ones every few steps".split()
+WORDS = ("the", "sparse", "model", "reads", "a", "block", "of", "weights", "and", "drops", "the", "smallest", "ones")
 
 
 def write_text(path: Path, seed: int = 0, lines: int = 400) -> Path:
@@ -32,6 +32,7 @@ def tiny_settings(directory: Path, **changes: Any) -> dict[str, Any]:
     config.topology.update(density=0.5, block=(4, 4), every=3)
     config.optim.update(lr=1e-2, ramp=4)
     config.data.update(source="text", path=str(directory / "text.txt"), tokenizer="byte", sequence_length=16)
+    config.data.validation_path = str(directory / "validation.txt")
     # Twenty rows: an epoch is five batches of four, so that twelve steps cross two epoch edges.
     config.data.update(cache_dir=str(directory / "cache"), unique_tokens=320)
     config.train.update(steps=12, batch_size=4, log_every=1, eval_every=0, eval_tokens=256, checkpoint_every=4)
@@ -47,6 +48,7 @@ def tiny_run(directory: Path, **changes: Any) -> RunConfig:
     """A resolved tiny run whose text exists."""
     if not (directory / "text.txt").exists():
         write_text(directory / "text.txt")
+        write_text(directory / "validation.txt", seed=1, lines=20)
     return resolve(tiny_settings(directory, **changes))
 
 

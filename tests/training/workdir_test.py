@@ -80,7 +80,11 @@ def test_a_foreign_config_json_is_one_line(tmp_path, text):
 
 
 def test_a_directory_is_used_by_one_process(tmp_path):
-    with rundir.claimed(tmp_path / "run"), pytest.raises(ConfigError, match="another process"), rundir.claimed(tmp_path / "run"):
+    with (
+        rundir.claimed(tmp_path / "run"),
+        pytest.raises(ConfigError, match="another process"),
+        rundir.claimed(tmp_path / "run"),
+    ):
         pass
     with rundir.claimed(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
