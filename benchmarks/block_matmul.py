@@ -1,9 +1,10 @@
 """Time and temporary bytes of ``block_matmul`` beside the dense product of the same shape, in one run.
 
-    python benchmarks/block_matmul.py --shape 2048 2048 --tokens 2048 --block 128 128 --density 0.5 0.25 0.125
+    python -m benchmarks.block_matmul --shape 2048 2048 --tokens 2048 --block 128 128 --density 0.5 0.25 0.125
 
-Every repetition times the dense product and every implementation once, in turn, so that a change of machine load
-meets them all; a ratio divides medians of the same run. Blocks are drawn at random with a fixed seed.
+Every repetition times the dense product and every implementation once, in turn; a ratio divides medians of the same
+run. "fastest" divides the shortest times, "processor" the least processor seconds: where other programs share the
+machine these two say more than the median. Blocks are drawn at random with a fixed seed.
 Executed GFLOP/s counts what the implementation multiplies: active blocks for xla and bcoo, all of the weight for
 transient and reference. The table goes to standard output, one JSON object to --json.
 """
@@ -12,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.measuring import conditions, interleaved, table_line, write_json
 from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, unsupported
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, index_from_positions
 
@@ -41,6 +40,7 @@ class Row:
     spread: float  # (75th - 25th percentile) / median
     over_dense: float
     fastest_over_dense: float
+    processor_over_dense: float
     executed_gflops: float
     temporary_bytes: int
 
@@ -110,19 +110,6 @@ def products(name: str, product: str) -> Callable[..., Any]:
     return both if product == "both" else lambda x, w, gy: multiply(x, w)
 
 
-def measure(programs: dict[str, tuple[Any, tuple[Any, ...]]], repetitions: int) -> dict[str, list[float]]:
-    """Seconds of every compiled program, ``repetitions`` times, interleaved, after one warm-up each."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for compiled, operands in programs.values():
-        jax.block_until_ready(compiled(*operands))
-    for _ in range(repetitions):
-        for name, (compiled, operands) in programs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(*operands))
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def rows_of(arguments: argparse.Namespace, density: float, product: str) -> list[Row]:
     """Measure every implementation at one density."""
     grid = BlockGrid(tuple(arguments.shape), tuple(arguments.block), balance=arguments.balance)
@@ -135,56 +122,47 @@ def rows_of(arguments: argparse.Namespace, density: float, product: str) -> list
     for name in ("dense", *arguments.implementation):
         operands = (x, dense if name == "dense" else weight, gy)
         programs[name] = (jax.jit(products(name, product)).lower(*operands).compile(), operands)
-    seconds = measure(programs, arguments.repetitions)
-    median = {name: statistics.median(times) for name, times in seconds.items()}
+    runs = {name: partial(compiled, *operands) for name, (compiled, operands) in programs.items()}
+    times = interleaved(runs, arguments.repetitions)
+    dense_times = times["dense"]
     realised = weight.values.shape[0] / grid.cells
     flops = 2 * tokens * K * N * (3 if product == "both" else 1)
-    rows = []
-    for name, times in seconds.items():
-        executed = flops * (1.0 if name in _EXECUTES_DENSE else realised)
-        low, high = np.percentile(times, [25, 75])
-        memory: Any = programs[name][0].memory_analysis()
-        rows.append(
-            Row(
-                density=realised,
-                implementation=name,
-                product=product,
-                median_ms=1e3 * median[name],
-                fastest_ms=1e3 * min(times),
-                spread=float(high - low) / median[name],
-                over_dense=median[name] / median["dense"],
-                fastest_over_dense=min(times) / min(seconds["dense"]),
-                executed_gflops=executed / median[name] / 1e9,
-                temporary_bytes=int(memory.temp_size_in_bytes),
-            )
+    return [
+        Row(
+            density=realised,
+            implementation=name,
+            product=product,
+            median_ms=1e3 * mine.median,
+            fastest_ms=1e3 * min(mine.wall),
+            spread=mine.spread,
+            over_dense=mine.median / dense_times.median,
+            fastest_over_dense=min(mine.wall) / min(dense_times.wall),
+            processor_over_dense=min(mine.processor) / min(dense_times.processor),
+            executed_gflops=flops * (1.0 if name in _EXECUTES_DENSE else realised) / mine.median / 1e9,
+            temporary_bytes=int(programs[name][0].memory_analysis().temp_size_in_bytes),
         )
-    return rows
+        for name, mine in times.items()
+    ]
 
 
 def main() -> None:
-    """Print the table; write the JSON file if asked to."""
+    """Print a Markdown table; write the JSON file if asked to."""
     arguments = parse_arguments()
-    conditions = vars(arguments) | {
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "machine": f"{platform.machine()} {platform.system()}",
-    }
-    print(" ".join(f"{name}={value}" for name, value in conditions.items()))
-    print("density  implementation  product  median ms  spread  /dense  fastest/dense  GFLOP/s   temp MB")
-    rows = []
+    stated = conditions(arguments)
+    print(" ".join(f"{name}={value}" for name, value in stated.items()))
+    columns = ("density", "implementation", "product", "median ms", "spread", "over dense", "fastest", "processor")
+    print(table_line((*columns, "executed GFLOP/s", "temporaries MB")))
+    print(table_line(["---"] * (len(columns) + 2)))
+    rows: list[Row] = []
     for product in arguments.product:
         for density in arguments.density:
             for row in rows_of(arguments, density, product):
                 rows.append(row)
-                print(
-                    f"{row.density:7.4f}  {row.implementation:<14}  {row.product:<7}  {row.median_ms:9.2f}  "
-                    f"{row.spread:6.2f}  {row.over_dense:6.2f}  {row.fastest_over_dense:13.2f}  "
-                    f"{row.executed_gflops:7.1f}  {row.temporary_bytes / 1e6:8.1f}",
-                    flush=True,
-                )
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"conditions": conditions, "rows": [dataclasses.asdict(row) for row in rows]}, file, indent=1)
+                cells = [f"{row.density:.4f}", row.implementation, row.product, f"{row.median_ms:.1f}"]
+                cells += [f"{row.spread:.2f}", f"{row.over_dense:.2f}", f"{row.fastest_over_dense:.2f}"]
+                cells += [f"{row.processor_over_dense:.2f}", f"{row.executed_gflops:.1f}"]
+                print(table_line([*cells, f"{row.temporary_bytes / 1e6:.1f}"]), flush=True)
+    write_json(arguments.json, stated, rows)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.measuring import conditions, table_line, write_json
 from benchmarks.model_runs import recipe
 from sparsejax.models.sizes import SIZES
 from sparsejax.training.memory import measure
@@ -104,33 +102,20 @@ def rows_of(size: str, densities: list[float], block: int) -> list[Row]:
 def main() -> None:
     """Print a Markdown table; write the JSON file if asked to."""
     arguments = parse_arguments()
-    conditions: dict[str, Any] = vars(arguments) | {
-        "jax": jax.__version__,
-        "machine": f"{platform.machine()} {platform.system()}",
-        "tokens": TOKENS,
-    }
-    print(" ".join(f"{name}={value}" for name, value in conditions.items()))
-    print(
-        "| size | density | values | indices + ages | moments | gradients | over twin | whole state | over twin ",
-        end="",
-    )
-    print("| step temporaries | saved / gradients saved |")
-    print("|" + "---|" * 11)
+    stated = conditions(arguments) | {"tokens": TOKENS}
+    print(" ".join(f"{name}={value}" for name, value in stated.items()))
+    columns = ("size", "density", "values", "indices + ages", "moments", "gradients", "over twin", "whole state")
+    print(table_line((*columns, "over twin", "step temporaries", "saved / gradients saved")))
+    print(table_line(["---"] * (len(columns) + 3)))
     rows: list[Row] = []
     for size in arguments.size:
         for row in rows_of(size, list(arguments.density), arguments.block):
             rows.append(row)
             parts = (row.values, row.indices_and_ages, row.moments, row.gradients)
-            print(
-                f"| {row.size} | {row.density:g} | "
-                + " | ".join(f"{part / MIB:.1f}" for part in parts)
-                + f" | {row.over_twin:.4f} | {row.whole_state / MIB:.1f} | {row.whole_over_twin:.3f} "
-                + f"| {row.temporaries / MIB:.1f} | {row.temporaries_saved_over_gradients_saved:.3f} |",
-                flush=True,
-            )
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"conditions": conditions, "rows": [dataclasses.asdict(row) for row in rows]}, file, indent=1)
+            cells = [row.size, f"{row.density:g}", *(f"{part / MIB:.1f}" for part in parts), f"{row.over_twin:.4f}"]
+            cells += [f"{row.whole_state / MIB:.1f}", f"{row.whole_over_twin:.3f}", f"{row.temporaries / MIB:.1f}"]
+            print(table_line([*cells, f"{row.temporaries_saved_over_gradients_saved:.3f}"]), flush=True)
+    write_json(arguments.json, stated, rows)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,16 @@
     python -m benchmarks.step --size 60m --density 0.25 --block 32 128 --balance none column --rows 4
 
 Loss, both gradients, clipping and sparse Adam, on random tokens. Every repetition times the dense twin and every
-sparse variant once, in turn, so that a change of machine load meets them all; a ratio divides medians of the same
-run. Each block has a twin of its own, because the MLP width is rounded up to a multiple of the block. Rewiring is
-timed apart: it happens once in a hundred steps.
+sparse variant once, in turn; a ratio divides medians of the same run. "fastest" divides the shortest times,
+"processor" the least processor seconds: where other programs share the machine these two say more than the median.
+Each block has a twin of its own, because the MLP width is rounded up to a multiple of the block. Rewiring is timed
+apart: it happens once in a hundred steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.measuring import conditions, interleaved, table_line, write_json
 from benchmarks.model_runs import VOCABULARY, recipe
 from sparsejax.models.sizes import SIZES
 from sparsejax.training.recipe import Recipe, init_state
@@ -42,6 +40,7 @@ class Row:
     spread: float  # (75th - 25th percentile) / median
     over_twin: float
     fastest_over_twin: float
+    processor_over_twin: float
     tokens_per_second: float
     temporary_bytes: int
     rewire_ms: float
@@ -72,32 +71,24 @@ class Variant:
     """A compiled train step with the state it moves on."""
 
     def __init__(self, run: Recipe, target_BT: np.ndarray) -> None:
-        """Compile and run once."""
+        """Compile; the state is made here too."""
         self.run = run
         self.state = init_state(run)
         self.target_BT = jnp.asarray(target_BT)
         self.compiled = jax.jit(make_train_step(run), donate_argnums=0).lower(self.state, self.target_BT).compile()
-        self.seconds: list[float] = []
-        self.step()
-        self.seconds.clear()
 
-    def step(self) -> None:
-        """One timed step."""
-        start = time.perf_counter()
+    def step(self) -> Any:
+        """One train step; returns all it made, to be waited for."""
         self.state, metrics = self.compiled(self.state, self.target_BT)
-        jax.block_until_ready((self.state, metrics))
-        self.seconds.append(time.perf_counter() - start)
+        return self.state, metrics
 
     def rewire_milliseconds(self) -> float:
-        """Time of one rewiring, after a first one that compiles; 0 for a dense run."""
+        """Time of one rewiring; 0 for a dense run."""
         if not self.run.rewires:
             return 0.0
         rewire: Callable[..., Any] = jax.jit(make_rewire_step(self.run))
         counts = {name: jnp.int32(1) for name in self.run.sparse}
-        jax.block_until_ready(rewire(self.state, counts))
-        start = time.perf_counter()
-        jax.block_until_ready(rewire(self.state, counts))
-        return 1e3 * (time.perf_counter() - start)
+        return 1e3 * interleaved({"rewire": lambda: rewire(self.state, counts)}, repetitions=2)["rewire"].median
 
 
 def measure_block(arguments: argparse.Namespace, block: int) -> list[Row]:
@@ -118,28 +109,25 @@ def measure_block(arguments: argparse.Namespace, block: int) -> list[Row]:
 
     target_BT = np.random.default_rng(0).integers(0, VOCABULARY, (arguments.rows, arguments.length), np.int32)
     places = [(1.0, "none"), *((d, b) for b in arguments.balance for d in arguments.density)]
-    variants = {place: Variant(at(*place), target_BT) for place in places}
-    for _ in range(arguments.repetitions):
-        for variant in variants.values():
-            variant.step()
-    twin = variants[places[0]].seconds
+    variants = {f"{density} {balance}": Variant(at(density, balance), target_BT) for density, balance in places}
+    times = interleaved({name: variant.step for name, variant in variants.items()}, arguments.repetitions)
+    twin = times["1.0 none"]
     rows = []
-    for (density, balance), variant in variants.items():
-        times = variant.seconds
-        median = statistics.median(times)
-        low, high = np.percentile(times, [25, 75])
+    for (density, balance), (name, variant) in zip(places, variants.items(), strict=True):
+        mine = times[name]
         rows.append(
             Row(
                 block=block,
                 balance=balance,
                 density=density,
                 implementations=",".join(sorted(set(variant.run.implementations.values()))) or "dense",
-                median_ms=1e3 * median,
-                fastest_ms=1e3 * min(times),
-                spread=float(high - low) / median,
-                over_twin=median / statistics.median(twin),
-                fastest_over_twin=min(times) / min(twin),
-                tokens_per_second=arguments.rows * arguments.length / median,
+                median_ms=1e3 * mine.median,
+                fastest_ms=1e3 * min(mine.wall),
+                spread=mine.spread,
+                over_twin=mine.median / twin.median,
+                fastest_over_twin=min(mine.wall) / min(twin.wall),
+                processor_over_twin=min(mine.processor) / min(twin.processor),
+                tokens_per_second=arguments.rows * arguments.length / mine.median,
                 temporary_bytes=int(variant.compiled.memory_analysis().temp_size_in_bytes),
                 rewire_ms=variant.rewire_milliseconds(),
             )
@@ -150,28 +138,30 @@ def measure_block(arguments: argparse.Namespace, block: int) -> list[Row]:
 def main() -> None:
     """Print a Markdown table; write the JSON file if asked to."""
     arguments = parse_arguments()
-    conditions = vars(arguments) | {
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "machine": f"{platform.machine()} {platform.system()}",
-    }
-    print(" ".join(f"{name}={value}" for name, value in conditions.items()))
-    print("| block | balance | density | block_matmul | median ms | spread | over twin | fastest over twin ", end="")
-    print("| tokens/s | temporaries MiB | rewire ms |")
-    print("|" + "---|" * 11)
+    stated = conditions(arguments)
+    print(" ".join(f"{name}={value}" for name, value in stated.items()))
+    columns = (
+        "block",
+        "balance",
+        "density",
+        "block_matmul",
+        "median ms",
+        "spread",
+        "over twin",
+        "fastest",
+        "processor",
+    )
+    print(table_line((*columns, "tokens/s", "temporaries MiB", "rewire ms")))
+    print(table_line(["---"] * (len(columns) + 3)))
     rows: list[Row] = []
     for block in arguments.block:
         for row in measure_block(arguments, block):
             rows.append(row)
-            print(
-                f"| {row.block} | {row.balance} | {row.density:g} | {row.implementations} | {row.median_ms:.0f} "
-                f"| {row.spread:.2f} | {row.over_twin:.2f} | {row.fastest_over_twin:.2f} "
-                f"| {row.tokens_per_second:.0f} | {row.temporary_bytes / 2**20:.0f} | {row.rewire_ms:.0f} |",
-                flush=True,
-            )
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"conditions": conditions, "rows": [dataclasses.asdict(row) for row in rows]}, file, indent=1)
+            cells = [row.block, row.balance, f"{row.density:g}", row.implementations, f"{row.median_ms:.0f}"]
+            cells += [f"{row.spread:.2f}", f"{row.over_twin:.2f}", f"{row.fastest_over_twin:.2f}"]
+            cells += [f"{row.processor_over_twin:.2f}", f"{row.tokens_per_second:.0f}"]
+            print(table_line([*cells, f"{row.temporary_bytes / 2**20:.0f}", f"{row.rewire_ms:.0f}"]), flush=True)
+    write_json(arguments.json, stated, rows)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[Block, Mapping[float, float
 # Below this ratio xla is chosen; above it transient, whose time is that of the dense product give or take 5 %.
 _WORTHWHILE = 0.95
 
+# A request of 0.25 may be realised as 0.26: it is still the cell of 0.25.
+_ROUNDED_BLOCKS = 1.1
+
 
 def resolve(implementation: str, *, platform: str, grid: BlockGrid, density: float) -> str:
     """The concrete implementation for one weight.
@@ -50,7 +53,8 @@ def resolve(implementation: str, *, platform: str, grid: BlockGrid, density: flo
       density: its realised density, in (0, 1].
 
     Under ``"auto"`` a block that was not measured counts as the largest measured one that fits inside it, a density
-    as the next higher measured one; without such a cell the answer is ``"transient"``.
+    as the next higher measured one (one up to a tenth below it still counts, because counts are rounded to whole
+    blocks); without such a cell the answer is ``"transient"``.
 
     Raises:
       ConfigError: the implementation is unknown or does not support the grid.
@@ -69,5 +73,5 @@ def resolve(implementation: str, *, platform: str, grid: BlockGrid, density: flo
     if grid.unstructured or not fitting:
         return "transient"
     by_density = measured[max(fitting, key=lambda block: (block[0] * block[1], block))]
-    ratio = min(((d, r) for d, r in by_density.items() if d >= density), default=(1.0, _WORTHWHILE))[1]
-    return "xla" if ratio < _WORTHWHILE else "transient"
+    cells = [(d, ratio) for d, ratio in by_density.items() if d >= density / _ROUNDED_BLOCKS]
+    return "xla" if cells and min(cells)[1] < _WORTHWHILE else "transient"

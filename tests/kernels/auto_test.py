@@ -29,7 +29,8 @@ def resolved(block: tuple[int, int], density: float, *, platform: str = "cpu", b
     [
         ((16, 16), 0.25, "xla"),
         ((16, 16), 0.1, "xla"),  # sparser than anything measured: the sparsest cell
-        ((16, 16), 0.26, "transient"),  # between cells: the denser one
+        ((16, 16), 0.26, "xla"),  # 0.25 rounded to whole blocks
+        ((16, 16), 0.3, "transient"),  # between cells: the denser one
         ((64, 64), 0.5, "transient"),  # not measured: the largest block that fits inside
         ((128, 128), 0.5, "xla"),
         ((256, 128), 0.5, "xla"),
