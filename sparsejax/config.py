@@ -255,6 +255,11 @@ def _check_model(model: ModelConfig) -> None:
         )
     if model.head_dim % 2:
         raise ConfigError(f"model.head_dim={model.head_dim}: must be even, rotary embeddings pair its halves")
+    if model.rope_scaling == "llama3" and model.rope_high_frequency <= model.rope_low_frequency:
+        raise ConfigError(
+            f"model.rope_high_frequency={model.rope_high_frequency:g}: must be above "
+            f"model.rope_low_frequency={model.rope_low_frequency:g} under rope_scaling=llama3"
+        )
 
 
 def _check_blocks(model: ModelConfig, topology: TopologyConfig) -> None:

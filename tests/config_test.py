@@ -100,6 +100,10 @@ def test_a_missing_section_key_or_value_says_how_to_give_it():
         ({"model__kv_heads": 4}, "model.kv_heads=4: must divide model.heads=6; legal: [1, 2, 3, 6]"),
         ({"model__head_dim": 15}, "model.head_dim=15: must be even, rotary embeddings pair its halves"),
         (
+            {"model__rope_scaling": "llama3", "model__rope_high_frequency": 1.0},
+            "model.rope_high_frequency=1: must be above model.rope_low_frequency=1 under rope_scaling=llama3",
+        ),
+        (
             {"topology__method": "dense"},
             "topology.density=0.25: the method 'dense' needs density 1",
         ),

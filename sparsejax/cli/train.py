@@ -10,6 +10,9 @@ from sparsejax.cli.config_flag import join_values, load_run
 from sparsejax.cli.flags import FlagParser
 from sparsejax.cli.summary import print_summary
 
+# Columns of a log file, where there is no terminal to ask.
+LOG_WIDTH = 120
+
 
 def main(argv: list[str]) -> int:
     """Train; returns 0 finished, 4 diverged, 75 preempted and saved, 130 stopped by Ctrl-C and saved."""
@@ -28,6 +31,8 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.loop import train
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
     outcome = train(run, flags.workdir, extend=flags.extend, console=console)
     if outcome.exit_code == 0:
         print_summary(console, flags.workdir, outcome)

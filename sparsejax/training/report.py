@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from sparsejax.models.accounting import parameters
@@ -15,24 +16,24 @@ from sparsejax.training.recipe import Recipe
 
 
 def density_table(recipe: Recipe) -> Table:
-    """Every maskable weight with its realised density, as it will be trained."""
+    """Every maskable weight of a layer as it will be trained; ``replaced``: blocks of the first rewiring."""
     run, topology = recipe.run, recipe.run.topology
     counted = [weight.counted for weight in recipe.weights.values()]
     count = parameters(recipe.shape, counted)
     width = f", MLP width {run.model.mlp} -> {recipe.shape.mlp}" if recipe.shape.mlp != run.model.mlp else ""
-    table = Table(
+    table = _table(
         title=(
             f"{run.model.size}: {count.active:,} of {count.total:,} parameters active "
             f"({count.active_non_embedding:,} of {count.non_embedding:,} without embedding and head); "
             f"density {count.density:.4f} of {topology.density:g} requested{width}"
         )
     )
-    for name in ("weight", "shape", "block", "places", "active", "density", "replaced at first", "block_matmul"):
-        table.add_column(name, justify="left" if name in ("weight", "block_matmul") else "right")
+    for name in ("weight", "shape", "block", "places", "active", "density", "replaced", "product"):
+        table.add_column(name, justify="left" if name in ("weight", "product") else "right", no_wrap=True)
     for name, weight in recipe.weights.items():
         grid = weight.grid
         if weight.dense:
-            table.add_row(name, f"{grid.shape[0]} x {grid.shape[1]}", "-", "-", "all", "1.0000", "-", "dense")
+            table.add_row(name, f"{grid.shape[0]}x{grid.shape[1]}", "-", "-", "all", "1.0000", "-", "dense")
             continue
         replaced = "-"
         if recipe.rewires:
@@ -40,8 +41,8 @@ def density_table(recipe: Recipe) -> Table:
             replaced = f"{grid.shards * drop_count(topology.rate, grid, active, topology.regrow_dropped):,}"
         table.add_row(
             name,
-            f"{grid.shape[0]} x {grid.shape[1]}",
-            f"{grid.block[0]} x {grid.block[1]}",
+            f"{grid.shape[0]}x{grid.shape[1]}",
+            f"{grid.block[0]}x{grid.block[1]}",
             f"{grid.cells:,}",
             f"{weight.count:,}",
             f"{weight.density:.4f}",
@@ -53,7 +54,7 @@ def density_table(recipe: Recipe) -> Table:
 
 def memory_table(sparse: MeasuredBytes, twin: MeasuredBytes, whole: MeasuredBytes, whole_twin: MeasuredBytes) -> Table:
     """Measured bytes of the maskable weights and of the whole state, beside the dense twin's."""
-    table = Table(title="bytes of training state, measured (MiB)")
+    table = _table("bytes of training state, measured (MiB)")
     table.add_column("")
     for column in ("maskable weights", "dense twin", "ratio", "whole model", "dense twin", "ratio"):
         table.add_column(column, justify="right")
@@ -68,12 +69,17 @@ def memory_table(sparse: MeasuredBytes, twin: MeasuredBytes, whole: MeasuredByte
 
 def loss_table(evaluation: Evaluation, unigram: float, bytes_per_token: float) -> Table:
     """Final validation loss beside the unigram baseline on the same tokens."""
-    table = Table(title=f"validation, {evaluation.tokens:,} tokens")
+    table = _table(f"validation, {evaluation.tokens:,} tokens")
     for column in ("", "nats/token", "bits/byte"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("this run", f"{evaluation.loss:.4f}", f"{evaluation.bits_per_byte:.4f}")
     table.add_row("unigram baseline", f"{unigram:.4f}", f"{bits_per_byte(unigram, bytes_per_token):.4f}")
     return table
+
+
+def _table(title: str) -> Table:
+    """A table without vertical lines: it fits 80 columns and survives being copied out of a log."""
+    return Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left")
 
 
 def plot_losses(workdir: Path, unigram: float) -> Path:
