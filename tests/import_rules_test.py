@@ -95,7 +95,7 @@ def broken_room_imports(room: str, tree: ast.AST) -> list[str]:
         if name.startswith("."):
             found.append(f"{name}: relative imports hide the room")
         elif top == "sparsejax" and inner and inner[0] in MAY_IMPORT:
-            allowed = MAY_IMPORT[room] | FOR_ALL | {room} if room not in FOR_ALL else {room}
+            allowed = MAY_IMPORT[room] | {room} | (FOR_ALL if room not in FOR_ALL else set())
             if not allowed & {inner[0], ".".join(inner[:2])}:
                 found.append(name)
         elif top == "sparsejax" and inner and inner[0] != "__version__":

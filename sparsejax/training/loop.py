@@ -53,8 +53,9 @@ def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> O
         console.print(density_table(recipe))
         if run.train.compile_cache:
             jax.config.update("jax_compilation_cache_dir", run.train.compile_cache)
-        keep = {"keep_last": run.train.keep_last, "keep_every": run.train.keep_every}
-        with Checkpoints(workdir, **keep, notice=notice) as checkpoints:
+        with Checkpoints(
+            workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every, notice=notice
+        ) as checkpoints:
             restored = checkpoints.restore(concrete(recipe.abstract))
             state = init_state(recipe) if restored is None else restored
             start = int(state.step)

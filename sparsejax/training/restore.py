@@ -44,8 +44,10 @@ def restore_run(workdir: Path, notice: Notice) -> TrainedRun:
         start_id=tokenizer.start_id,
         platform=jax.devices()[0].platform,
     )
-    keep = {"keep_last": run.train.keep_last, "keep_every": run.train.keep_every}
-    with Checkpoints(workdir, **keep, notice=notice, owner=False) as saved:
+    train = run.train
+    with Checkpoints(
+        workdir, keep_last=train.keep_last, keep_every=train.keep_every, notice=notice, owner=False
+    ) as saved:
         state = saved.restore(concrete(recipe.abstract))
     if state is None:
         raise ConfigError(f"--workdir={workdir}: has no checkpoint yet; train until the first one is saved")
