@@ -32,6 +32,7 @@ class RunLog:
         temporary.replace(self._path)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1, flush_secs=20)
+        self._written = {(row["kind"], row["step"]) for row in kept}
         self.previous_seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
 
     def __enter__(self) -> Self:
@@ -44,7 +45,13 @@ class RunLog:
         self._board.close()
 
     def write(self, kind: str, step: int, values: Mapping[str, float | int | list[float]]) -> None:
-        """Append one row; scalars also become TensorBoard points ``kind/name`` (names with '/' as they are)."""
+        """Append one row; scalars also become TensorBoard points ``kind/name`` (names with '/' as they are).
+
+        A row of this kind and step that is there already stays as it is: a finished run only reports again.
+        """
+        if (kind, step) in self._written:
+            return
+        self._written.add((kind, step))
         self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():

@@ -83,6 +83,7 @@ class Session:
     def run(self, state: TrainState) -> Outcome:
         """Train from ``state`` on; returns what happened (see ``Outcome``)."""
         train, step = self.recipe.run.train, int(state.step)
+        start = step
         evaluation: Evaluation | None = None
         previous: Metrics | None = None
         with contextlib.ExitStack() as stack:
@@ -105,7 +106,7 @@ class Session:
                 previous = metrics
                 state, evaluation = self._after_step(state, step)
                 profiler.after(step, state)
-        return self._end(state, step, evaluation)
+        return self._end(state, step, evaluation, trained=step > start)
 
     def _after_step(self, state: TrainState, step: int) -> tuple[TrainState, Evaluation | None]:
         """Everything due after ``step``, in the order the module promises."""
@@ -126,7 +127,7 @@ class Session:
         self.window_start += time.monotonic() - paused
         return state, evaluation
 
-    def _end(self, state: TrainState, step: int, evaluation: Evaluation | None) -> Outcome:
+    def _end(self, state: TrainState, step: int, evaluation: Evaluation | None, trained: bool) -> Outcome:
         if self.interrupts.requested() and (step < self.recipe.steps or evaluation is None):
             if self.window:
                 self._log(step)
@@ -140,6 +141,8 @@ class Session:
             return self._outcome(self.interrupts.exit_code, state, step, None)
         self.checkpoints.wait()
         self.log.flush()
+        if not trained and (self.workdir / "result.json").exists():
+            return self._outcome(0, state, step, evaluation)
         seconds = self.log.previous_seconds + time.monotonic() - self.session_start
         write_result(self.workdir, self.recipe, self.corpus, self.batches, evaluation, seconds)
         return self._outcome(0, state, step, evaluation)

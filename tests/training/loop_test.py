@@ -62,9 +62,10 @@ def test_result_row(finished):
 
 def test_the_same_command_again_only_reports(finished):
     directory, outcome, _ = finished
+    before = {name: (directory / "run" / name).read_bytes() for name in ("metrics.jsonl", "result.json")}
     again = train(tiny_run(directory), directory / "run", extend=False, console=quiet_console())
     assert again.exit_code == 0 and again.evaluation == outcome.evaluation
-    assert len(rows_of(directory, "train")) == 12
+    assert {name: (directory / "run" / name).read_bytes() for name in before} == before
 
 
 def test_another_config_in_the_same_directory_is_refused(finished):
@@ -93,12 +94,14 @@ def test_divergence_stops_with_4_and_keeps_the_last_good_checkpoint(tmp_path):
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_epochs_decide_the_length(tmp_path):
-    run = tiny_run(tmp_path, train_steps=0, train_epochs=2, data_unique_tokens=112)
+def test_epochs_decide_the_length_and_a_profile_is_written(tmp_path):
+    profile = {"train_profile_start": 1, "train_profile_steps": 2}
+    run = tiny_run(tmp_path, train_steps=0, train_epochs=2, data_unique_tokens=112, **profile)
     outcome = train(run, tmp_path / "run", extend=False, console=quiet_console())
     # 7 rows twice are 14 rows: 3 full batches of 4 and one of 2.
     result = read(tmp_path / "run" / "result.json")
     assert outcome.step == 4 and result.epochs == 2.0 and result.total_tokens == 224
+    assert len(list((tmp_path / "run" / "tensorboard").rglob("*.xplane.pb"))) == 1
 
 
 def test_the_config_is_recorded(finished):
