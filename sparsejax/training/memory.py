@@ -8,29 +8,14 @@ from typing import Any
 import jax
 
 from sparsejax.config import RunConfig
+from sparsejax.models.accounting import StateBytes
 from sparsejax.optim.sparse_adam import sparse_adam_state
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import make_gradient
 
 
-@dataclasses.dataclass(frozen=True)
-class MeasuredBytes:
-    """Bytes of one part of the state: trained values, index arrays, ages, both Adam moments, gradients."""
-
-    values: int
-    indices: int
-    ages: int
-    moments: int
-    gradients: int
-
-    @property
-    def total(self) -> int:
-        """Sum over the kinds."""
-        return sum(dataclasses.astuple(self))
-
-
-def measure(recipe: Recipe, state: TrainState) -> tuple[MeasuredBytes, MeasuredBytes]:
+def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
     """Bytes of the seven maskable kinds of weight, and of the whole state.
 
     ``state`` may hold arrays or ``jax.ShapeDtypeStruct``. Gradients are the outputs of the run's own gradient
@@ -45,14 +30,14 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[MeasuredBytes, MeasuredB
         layers = tree["layers"] if "layers" in tree else {}
         return [layers[room][kind] for room, kind in kinds if room in layers and kind in layers[room]]
 
-    maskable = MeasuredBytes(
+    maskable = StateBytes(
         values=nbytes(of_weights(state.params)),
         indices=nbytes(of_weights(state.topology)),
         ages=nbytes(adam.ages),
         moments=nbytes([of_weights(adam.mu), of_weights(adam.nu)]),
         gradients=nbytes(of_weights(gradients)),
     )
-    whole = MeasuredBytes(
+    whole = StateBytes(
         values=nbytes(state.params),
         indices=nbytes(state.topology),
         ages=nbytes(adam.ages),

@@ -7,10 +7,9 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from sparsejax.models.accounting import parameters
+from sparsejax.models.accounting import StateBytes, parameters
 from sparsejax.topology.rewire import drop_count
 from sparsejax.training.evaluate import Evaluation, bits_per_byte
-from sparsejax.training.memory import MeasuredBytes
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.recipe import Recipe
 
@@ -52,7 +51,7 @@ def density_table(recipe: Recipe) -> Table:
     return table
 
 
-def memory_table(sparse: MeasuredBytes, twin: MeasuredBytes, whole: MeasuredBytes, whole_twin: MeasuredBytes) -> Table:
+def memory_table(sparse: StateBytes, twin: StateBytes, whole: StateBytes, whole_twin: StateBytes) -> Table:
     """Measured bytes of the maskable weights and of the whole state, beside the dense twin's."""
     table = _table("bytes of training state, measured (MiB)")
     table.add_column("")

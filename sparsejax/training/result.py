@@ -10,11 +10,12 @@ import jax
 
 from sparsejax import __version__
 from sparsejax.data.pipeline import Corpus, TrainBatches
-from sparsejax.models.accounting import executed_flops, parameters, theoretical_flops
+from sparsejax.models.accounting import parameters
 from sparsejax.scaling.runs import SCHEMA, RunResult, write
 from sparsejax.training.evaluate import Evaluation
 from sparsejax.training.metrics import read_rows, spike_height
 from sparsejax.training.recipe import Recipe
+from sparsejax.training.throughput import Throughput
 
 # The libraries that decide the arithmetic of a run.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -40,7 +41,7 @@ def write_result(
     count = parameters(recipe.shape, counted)
     length = run.data.sequence_length
     tokens = round(batches.epochs * batches.unique_tokens)
-    executed = executed_flops(recipe.shape, counted, length, recipe.implementations, run.model.remat)
+    flops = Throughput(recipe)
     result = RunResult(
         schema=SCHEMA,
         name=workdir.resolve().name,
@@ -71,8 +72,8 @@ def write_result(
         bits_per_byte=evaluation.bits_per_byte,
         loss_spike=spike_height(rows),
         seconds=seconds,
-        executed_flops=float(executed.train * tokens),
-        theoretical_flops=float(theoretical_flops(recipe.shape, counted, length).train * tokens),
+        executed_flops=float(flops.executed * tokens),
+        theoretical_flops=float(flops.theoretical * tokens),
         device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
         versions=_versions(),
     )

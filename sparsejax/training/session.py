@@ -29,6 +29,7 @@ from sparsejax.training.recipe import Recipe
 from sparsejax.training.result import write_result
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import Metrics, make_eval_step, make_rewire_step, make_train_step
+from sparsejax.training.throughput import Throughput
 
 DIVERGED = 4
 
@@ -74,6 +75,7 @@ class Session:
         self.rewire_step = jax.jit(make_rewire_step(recipe), donate_argnums=0)
         self.eval_step = jax.jit(make_eval_step(recipe))
         self.rate = learning_rate(recipe.run.optim, recipe.steps)
+        self.throughput = Throughput(recipe)
         self.saved_step = -1
         self.window: list[Metrics] = []
         self.window_start = time.monotonic()
@@ -185,7 +187,8 @@ class Session:
                 "tokens_per_second": tokens_per_second,
                 "data_wait": self.data_wait,
                 "seconds": self.log.previous_seconds + now - self.session_start,
-            },
+            }
+            | self.throughput.row(tokens_per_second),
         )
         self.display.update(step, losses[-1], tokens_per_second, rate)
         self.window, self.window_start, self.data_wait = [], now, 0.0

@@ -1,0 +1,38 @@
+"""Tokens a second as FLOP/s, in two columns that are never mixed, and as MFU where the chip is known."""
+
+from __future__ import annotations
+
+import jax
+
+from sparsejax.hardware.chips import chip_for
+from sparsejax.models.accounting import executed_flops, theoretical_flops
+from sparsejax.training.recipe import Recipe
+
+
+class Throughput:
+    """Turns the tokens a second of a run into FLOP/s.
+
+    ``executed`` counts what the program multiplies, zeros of a transient dense weight included; it is the numerator
+    of MFU, whose denominator is the chip's dense bfloat16 peak times the number of devices. ``theoretical`` counts
+    active weights only and is never called MFU.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Look up the chip and count FLOPs per token."""
+        counted = [weight.counted for weight in recipe.weights.values()]
+        length, remat = recipe.run.data.sequence_length, recipe.run.model.remat
+        self.executed = executed_flops(recipe.shape, counted, length, recipe.implementations, remat).train
+        self.theoretical = theoretical_flops(recipe.shape, counted, length).train
+        chip = chip_for(jax.devices()[0].device_kind)
+        # One device holds the run; a CPU has no row in the table, so it gets no MFU.
+        self.peak_flops = chip.peak_flops if chip is not None else None
+
+    def row(self, tokens_per_second: float) -> dict[str, float]:
+        """Log values, FLOP/s: both columns, and ``mfu`` on a chip of the table."""
+        values = {
+            "executed_flops_per_second": self.executed * tokens_per_second,
+            "theoretical_flops_per_second": self.theoretical * tokens_per_second,
+        }
+        if self.peak_flops is not None:
+            values["mfu"] = values["executed_flops_per_second"] / self.peak_flops
+        return values
