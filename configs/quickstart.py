@@ -18,10 +18,11 @@ from configs.base import get_config as base
 def get_config() -> ConfigDict:
     """Base with the shape, the length and the rates of a small run."""
     c = base()
-    c.model.update(size="quickstart", hidden=128, mlp=384, heads=4, kv_heads=4, head_dim=32, layers=4)
-    c.model.compute_dtype = "float32"  # a CPU multiplies bfloat16 slower than float32
-    c.topology.update(density=0.25, block=(16, 16), every=20)
-    c.optim.update(lr=2e-3, ramp=20)
+    c.model.update(size="quickstart", hidden=128, mlp=384, heads=2, kv_heads=2, head_dim=64, layers=4)
+    # A CPU multiplies bfloat16 slower than float32, and recomputes attention faster than it reads it back.
+    c.model.update(compute_dtype="float32", remat="dots")
+    c.topology.update(density=0.25, block=(16, 16), every=40, stop_fraction=0.75)
+    c.optim.update(lr=4e-3, b2=0.99, ramp=20)
     c.data.update(vocab_size=4096, sequence_length=256)
-    c.train.update(steps=600, batch_size=16, eval_every=200, eval_tokens=100_000, checkpoint_every=200)
+    c.train.update(steps=1000, batch_size=8, log_every=20, eval_every=250, eval_tokens=100_000, checkpoint_every=250)
     return c

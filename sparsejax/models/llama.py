@@ -176,7 +176,11 @@ class Llama(nnx.Module):
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
         """Logits ``[B, T, V]`` float32: products in the compute dtype, summed in float32."""
         kernel_DV = self.head_kernel.astype(self.model.compute_dtype)
-        return jnp.matmul(hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
+        # One token axis: with two, the gradient of the kernel contracts over both, for which XLA's CPU backend has
+        # no fast product.
+        hidden_MD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+        logits_MV = jnp.matmul(hidden_MD, kernel_DV, preferred_element_type=jnp.float32)
+        return logits_MV.reshape(*hidden_BTD.shape[:-1], -1)
 
 
 def _remat(body: Callable, policy: str) -> Callable:
