@@ -24,5 +24,5 @@ def get_config() -> ConfigDict:
     c.topology.update(density=0.25, block=(16, 16), every=40, stop_fraction=0.75)
     c.optim.update(lr=4e-3, b2=0.99, ramp=20)
     c.data.update(vocab_size=4096, sequence_length=256)
-    c.train.update(steps=750, batch_size=8, log_every=20, eval_every=250, eval_tokens=100_000, checkpoint_every=250)
+    c.train.update(steps=600, batch_size=8, log_every=20, eval_every=200, eval_tokens=100_000, checkpoint_every=200)
     return c

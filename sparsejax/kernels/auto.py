@@ -16,25 +16,26 @@ Block = tuple[int, int]
 
 # Time of xla over time of the dense product, forward + backward, by platform, balance, block and density.
 #
-# cpu: processor seconds of xla over those of the dense product, minima of 3 interleaved repetitions in one process,
-# 2048 x 2048, 2048 tokens, float32, the weights of benchmarks/block_matmul.py; 2 cores of an Intel Sapphire Rapids
-# server, jax 0.10.2. Processor seconds because the machine was shared (wall clock of the same cell varied tenfold):
-# they count both cores, so they flatter code that keeps only one busy. Cells above 0.9 could go either way.
+# cpu: `python -m benchmarks.block_matmul --block <b> <b> --balance <balance> --implementation xla --product both
+# --repetitions 3`, 2048 x 2048, 2048 tokens, float32, medians of wall clock; 2 cores of an Intel Sapphire Rapids
+# server, jax 0.10.2. Cells above 0.9 could go either way.
 #
 # gpu and tpu have no rows: without a kernel of their own, loops of small products and gathers of activation slabs
 # lose to one dense product on both (estimated at 0.85 of dense or worse before launch costs), so they get transient.
 XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[Block, Mapping[float, float]]] = {
     ("cpu", "none"): {
-        (16, 16): {0.25: 0.99},
-        (32, 32): {0.5: 1.57, 0.25: 0.74},
-        (64, 64): {0.25: 0.59},
-        (128, 128): {0.5: 0.87, 0.25: 0.39},
+        (32, 32): {0.5: 1.63, 0.25: 0.92, 0.125: 0.69},
+        (128, 128): {0.5: 1.45, 0.25: 0.57, 0.125: 0.39},
     },
     ("cpu", "column"): {
-        (16, 16): {0.25: 0.73},
-        (32, 32): {0.5: 1.73, 0.25: 0.59},
+        (32, 32): {0.5: 1.39, 0.25: 0.72, 0.125: 0.45},
+        (128, 128): {0.5: 0.82, 0.25: 0.54, 0.125: 0.37},
     },
 }
+
+# Narrower weights get transient: at 1024 tokens, block 32 and density 0.25, xla took 1.35 (any topology) and 1.02
+# (balanced) of the dense product at 512 x 512, and 1.30 and 1.05 at 512 x 1376, on the machine of the table.
+_SMALLEST_SIDE = 1024
 
 # Below this ratio xla is chosen; above it transient, whose time is that of the dense product give or take 5 %.
 _WORTHWHILE = 0.95
@@ -54,7 +55,7 @@ def resolve(implementation: str, *, platform: str, grid: BlockGrid, density: flo
 
     Under ``"auto"`` a block that was not measured counts as the largest measured one that fits inside it, a density
     as the next higher measured one (one up to a tenth below it still counts, because counts are rounded to whole
-    blocks); without such a cell the answer is ``"transient"``.
+    blocks); without such a cell, and for a weight with a side under 1024, the answer is ``"transient"``.
 
     Raises:
       ConfigError: the implementation is unknown or does not support the grid.
@@ -70,7 +71,7 @@ def resolve(implementation: str, *, platform: str, grid: BlockGrid, density: flo
         return implementation
     measured = XLA_OVER_DENSE.get((platform, grid.balance), {})
     fitting = [block for block in measured if block[0] <= grid.block[0] and block[1] <= grid.block[1]]
-    if grid.unstructured or not fitting:
+    if grid.unstructured or not fitting or min(grid.shape) < _SMALLEST_SIDE:
         return "transient"
     by_density = measured[max(fitting, key=lambda block: (block[0] * block[1], block))]
     cells = [(d, ratio) for d, ratio in by_density.items() if d >= density / _ROUNDED_BLOCKS]

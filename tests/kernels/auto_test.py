@@ -20,7 +20,7 @@ def small_table(monkeypatch):
 
 
 def resolved(block: tuple[int, int], density: float, *, platform: str = "cpu", balance: str = "none") -> str:
-    grid = BlockGrid((512, 512), block, balance=balance)
+    grid = BlockGrid((1024, 1024), block, balance=balance)
     return auto.resolve("auto", platform=platform, grid=grid, density=density)
 
 
@@ -47,6 +47,11 @@ def test_balance_and_platform_have_their_own_cells():
     assert resolved((16, 16), 0.5, balance="column") == "xla"
     assert resolved((128, 128), 0.25, platform="tpu") == "transient"
     assert resolved((128, 128), 0.25, platform="gpu") == "transient"
+
+
+def test_narrow_weights_get_transient():
+    grid = BlockGrid((1024, 512), (128, 128))
+    assert auto.resolve("auto", platform="cpu", grid=grid, density=0.25) == "transient"
 
 
 def test_a_name_is_returned_as_it_is_or_refused_in_one_line():
