@@ -1,4 +1,4 @@
-"""The first run: SMET at density 0.25 on real text, on two CPU cores, in under three minutes.
+"""The first run: SMET at density 0.25 on real text, on two CPU cores, in a few minutes.
 
     make quickstart
     sparsejax train --config=configs/quickstart.py --workdir=runs/quickstart

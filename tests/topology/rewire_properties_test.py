@@ -146,7 +146,8 @@ def test_every_weight_rewires_by_the_rule_at_every_rate(grid):
 
 @pytest.mark.parametrize("grid", [g for g in GRIDS if g.shards == 2 and g.block == (2, 8)], ids=name_of)
 def test_the_rule_holds_where_dropped_places_may_regrow(grid):
-    run_rates(grid, regrow=True)
+    # run_rates asserts at every rate; the result after all of them must still be a whole weight.
+    assert run_rates(grid, regrow=True) is not None
 
 
 def test_stacked_layers_rewire_as_each_alone():
