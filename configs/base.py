@@ -63,22 +63,45 @@ def topology() -> ConfigDict:
     c.allocation = "uniform"  # density per weight: uniform, erk (sparser the larger the weight)
     c.attention_mlp_ratio = 1.0  # density of attention over density of MLP, at the same total; above 0
     c.rules = ()  # exceptions, first match counts: ("<regex on attention.q ... mlp.down>=<density>",)
-    c.method = "smet"  # name of the method, recorded in the results: dense, static, set, smet, smet_code
-    c.drop = "magnitude"  # which blocks leave: magnitude (smallest sum of |w|), none (the topology is fixed)
-    c.grow = "random"  # which blocks come: random, none
+    c.method = "smet"  # name of a row of sparsejax/topology/methods.py, recorded in the results
+    # none (fixed), magnitude (smallest sum of |w|), taylor (smallest sum of (w g)^2), threshold (mean |w| at most
+    # drop_threshold), inverse (largest sum of |w|: a sanity check), sign (half the smallest positive, half the negative
+    # nearest to zero), soft (kept with odds |w|^temperature), global_magnitude (one ranking of all weights)
+    c.drop = "magnitude"  # which blocks leave, see above
+    # none, random, gradient (largest sum of |g| of the batch), gradient_sum (over the last score_steps steps, drawn
+    # from twice as many candidates), momentum (moving average of the gradient scores), momentum_neuron (the same,
+    # shared out by the mean of each output column), mix (a share by gradient, the rest random)
+    c.grow = "random"  # which blocks come, see above
     c.every = 100  # optimizer steps between rewirings; at least 1
     c.rate = 0.3  # share of active blocks replaced at the first rewiring; in [0, 1)
     c.rate_end = 0.005  # that share at the last rewiring; in [0, rate]
     c.rate_schedule = "cosine"  # path from rate to rate_end: cosine, linear, constant, wsd
     c.stop_fraction = 1.0  # fraction of the steps after which the topology stays; in [0, 1]
     c.regrow_dropped = False  # a block may come back in the rewiring that dropped it: True, False
+    c.regrow_value = "zero"  # weights of a regrown block: zero, keep (the old ones, if dropped just now), init (drawn)
+    c.drop_threshold = 0.0  # drop=threshold: mean |w| up to which a block may go, at most rate of them; at least 0
+    c.temperature = 1.0  # drop=soft: first exponent of |w|; at least 0, 0 is a uniform draw
+    c.temperature_end = 3.0  # drop=soft: last exponent, reached linearly; at least 0
+    c.fade_steps = 0  # steps before a rewiring in which the blocks about to go fade out; below every, 0 is off
+    c.mix = 0.5  # grow=mix: share grown by gradient, the rest at random; in [0, 1]
+    c.score_steps = 1  # last steps before a rewiring whose gradient scores count; at least 1, at most every
+    c.score_decay = 0.9  # grow=momentum: decay of the moving average per scored step; in [0, 1]
+    c.capacity_slack = 1.5  # drop=global_magnitude: slots of a weight over its active blocks at the start; at least 1
+    c.density_start = 0.999  # density at step 0 unless density_schedule=constant; in [density, 1]
+    c.density_schedule = "constant"  # path down to density, up to stop_fraction: constant, cosine, linear, cubic
+    c.storage = "packed"  # packed (active blocks), dense_master (all weights, N:M mask), monarch (two factors)
+    c.nm = (2, 4)  # storage=dense_master: the largest N of every M weights along the inputs are used
+    c.ste_decay = 2e-4  # storage=dense_master: pull of unused weights towards zero (SR-STE's lambda); at least 0
+    c.flow = "none"  # dense_master: how N:M comes: none (at once), mask_linear, mask_exp, structure (M-1:M to N:M)
+    c.flow_start = 0.1  # fraction of the steps that are dense before the flow; in [0, 1]
+    c.flow_end = 0.75  # fraction of the steps from which N:M is exact; in [flow_start, 1]
     return c
 
 
 def optim() -> ConfigDict:
     """Sparse Adam and the learning rate."""
     c = ConfigDict()
-    c.form = "smet"  # arithmetic of sparse Adam: smet (the paper), smet_code (its published code), naive (plain Adam)
+    c.form = "smet"  # smet (the paper's sparse Adam), smet_code (its published code), naive (Adam), galore (if dense)
     c.lr = 1e-3  # peak learning rate of a dense weight; above 0
     c.schedule = "cosine"  # shape after the warm-up: cosine, linear, wsd, constant, cosine_restarts
     c.warmup_fraction = 0.1  # fraction of the steps in which the rate rises linearly; in [0, 1]
@@ -93,6 +116,8 @@ def optim() -> ConfigDict:
     c.weight_decay = 0.0  # share of a weight lost per step and unit of rate, not on norms and embedding; at least 0
     c.clip = 1.0  # largest global norm of the gradient; at least 0, 0 is off
     c.moment_dtype = "float32"  # of Adam's moments: float32, bfloat16 (stochastically rounded)
+    c.galore_rank = 64  # form=galore: rank of the projected gradients; at least 1
+    c.galore_every = 200  # form=galore: steps between new projections; at least 1
     return c
 
 

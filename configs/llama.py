@@ -7,7 +7,7 @@ Arguments, each given at most once:
     size      a name of sparsejax/models/sizes.py; required
     density   share of active weights; 0.25, and 1 for the method dense
     block     16 (square), 16x32 (rows x columns) or 1 (unstructured); 16
-    method    dense, static, set, smet, smet_code; dense at density 1, else smet
+    method    a row of sparsejax/topology/methods.py; dense at density 1, else smet
     shards    equal shares of each weight; 1
     balance   none, column; none
 
@@ -49,6 +49,10 @@ PEAK_LR: dict[str, float] = {
 }
 
 
+# Methods with a density of their own: plain dense weights, and the 2:4 of base.py.
+OWN_DENSITY = {"dense": 1.0, "galore": 1.0, "sr_ste": 0.5}
+
+
 def get_config(arguments: str) -> ConfigDict:
     """The config of ``arguments``, for example ``"size=60m,density=0.25,block=32"``; raises ``ConfigError``."""
     given = parse(arguments)
@@ -56,8 +60,8 @@ def get_config(arguments: str) -> ConfigDict:
         raise ConfigError(f"size is missing: configs/llama.py:size=<one of {', '.join(SIZES)}>")
     if "method" not in given:
         given["method"] = "dense" if "density" in given and given["density"] == 1.0 else "smet"
-    if given["method"] == "dense" and "density" not in given:
-        given["density"] = 1.0
+    if given["method"] in OWN_DENSITY and "density" not in given:
+        given["density"] = OWN_DENSITY[given["method"]]
     c = base()
     set_size(c, given.pop("size"))
     set_method(c, given.pop("method"))
@@ -77,8 +81,8 @@ def set_size(c: ConfigDict, name: str) -> None:
 def set_method(c: ConfigDict, name: str) -> None:
     """Set the choices that make a method; each of them can still be changed."""
     method = METHODS[name]
-    c.topology.update(method=name, drop=method.drop, grow=method.grow)
-    c.optim.update(form=method.form, density_exponent=method.density_exponent)
+    c.topology.update(method.topology, method=name)
+    c.optim.update(method.optim)
 
 
 def parse(arguments: str) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+from sparsejax.combinations import problems
 from sparsejax.legal_values import CHOICES, FREE_ON_RESUME, RANGES
 
 
@@ -67,6 +67,23 @@ class TopologyConfig:
     rate_schedule: str
     stop_fraction: float
     regrow_dropped: bool
+    regrow_value: str
+    drop_threshold: float
+    temperature: float
+    temperature_end: float
+    fade_steps: int
+    mix: float
+    score_steps: int
+    score_decay: float
+    capacity_slack: float
+    density_start: float
+    density_schedule: str
+    storage: str
+    nm: tuple[int, int]
+    ste_decay: float
+    flow: str
+    flow_start: float
+    flow_end: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +105,8 @@ class OptimConfig:
     weight_decay: float
     clip: float
     moment_dtype: str
+    galore_rank: int
+    galore_every: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +184,8 @@ def resolve(config: Mapping[str, Any]) -> RunConfig:
             raise ConfigError(f"{name}: this section is missing; start from configs/base.py")
         built[name] = _section(name, hints[name], config[name])
     run = RunConfig(**built)
-    _check_combinations(run)
+    for problem in problems(run):
+        raise ConfigError(problem)
     return run
 
 
@@ -235,95 +255,3 @@ def _check_range(field: str, value: float) -> None:
     if not inside:
         interval = f"{'[' if low_legal else '('}{low:g}, {high:g}{']' if high_legal else ')'}"
         raise ConfigError(f"{field}={value:g}: must be in {interval}")
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
-
-
-def _check_combinations(run: RunConfig) -> None:
-    _check_model(run.model)
-    _check_blocks(run.model, run.topology)
-    _check_method(run.topology)
-    _check_lengths(run)
-
-
-def _check_model(model: ModelConfig) -> None:
-    if model.heads % model.kv_heads:
-        raise ConfigError(
-            f"model.kv_heads={model.kv_heads}: must divide model.heads={model.heads}; legal: {_divisors(model.heads)}"
-        )
-    if model.head_dim % 2:
-        raise ConfigError(f"model.head_dim={model.head_dim}: must be even, rotary embeddings pair its halves")
-    if model.rope_scaling == "llama3" and model.rope_high_frequency <= model.rope_low_frequency:
-        raise ConfigError(
-            f"model.rope_high_frequency={model.rope_high_frequency:g}: must be above "
-            f"model.rope_low_frequency={model.rope_low_frequency:g} under rope_scaling=llama3"
-        )
-
-
-def _check_blocks(model: ModelConfig, topology: TopologyConfig) -> None:
-    if min(topology.block) < 1:
-        raise ConfigError(f"topology.block={topology.block}: both sides must be at least 1")
-    if topology.density == 1.0 and not topology.rules:
-        return
-    hidden = ("model.hidden", model.hidden)
-    queries = ("model.heads*head_dim", model.heads * model.head_dim)
-    keys = ("model.kv_heads*head_dim", model.kv_heads * model.head_dim)
-    (bk, bn) = topology.block
-    # Of W [K, N], bk cuts K and bn cuts N. The MLP width is rounded up, so it always fits.
-    for side, (name, width) in ((bk, hidden), (bk, queries), (bn, hidden), (bn, queries), (bn, keys)):
-        if width % side:
-            raise ConfigError(
-                f"topology.block={topology.block}: {side} does not divide {name}={width}; "
-                f"legal sides: {[d for d in _divisors(width) if d <= 256]}"
-            )
-    # Shares cut the rows of o and the columns of q, k, v; nothing cuts the hidden width.
-    for side, (name, width) in ((bk, queries), (bn, queries), (bn, keys)):
-        if (width // side) % topology.shards:
-            legal = [d for d in _divisors(width // side) if d <= 64]
-            raise ConfigError(
-                f"topology.shards={topology.shards}: does not divide the {width // side} blocks of {side} "
-                f"along {name}={width}; legal: {legal}"
-            )
-    for rule in topology.rules:
-        if not _readable_rule(rule):
-            raise ConfigError(f"topology.rules={rule!r}: must read '<regex>=<density in (0, 1]>'")
-
-
-def _readable_rule(rule: str) -> bool:
-    pattern, separator, density = rule.rpartition("=")
-    try:
-        re.compile(pattern)
-        return bool(separator) and 0.0 < float(density) <= 1.0
-    except (ValueError, re.error):
-        return False
-
-
-def _check_method(topology: TopologyConfig) -> None:
-    if (topology.drop == "none") != (topology.grow == "none"):
-        raise ConfigError(
-            f"topology.drop={topology.drop}, topology.grow={topology.grow}: "
-            "set both to rewire, or both to 'none' for a fixed topology"
-        )
-    if topology.method == "dense" and topology.density != 1.0:
-        raise ConfigError(f"topology.density={topology.density:g}: the method 'dense' needs density 1")
-    if topology.rate_end > topology.rate:
-        raise ConfigError(f"topology.rate_end={topology.rate_end:g}: must not exceed topology.rate={topology.rate:g}")
-
-
-def _check_lengths(run: RunConfig) -> None:
-    train = run.train
-    if (train.steps > 0) == (train.epochs > 0):
-        raise ConfigError(
-            f"train.steps={train.steps}, train.epochs={train.epochs}: set exactly one of them, the other to 0"
-        )
-    if train.batch_size % train.microbatches:
-        raise ConfigError(
-            f"train.microbatches={train.microbatches}: must divide train.batch_size={train.batch_size}; "
-            f"legal: {_divisors(train.batch_size)}"
-        )
-    if run.data.source != "stdlib" and not run.data.path:
-        raise ConfigError(f"data.path is empty: data.source={run.data.source} needs the files to read")
-    if run.data.tokenizer in ("sentencepiece", "hf") and not run.data.tokenizer_path:
-        raise ConfigError(f"data.tokenizer_path is empty: data.tokenizer={run.data.tokenizer} needs a file")

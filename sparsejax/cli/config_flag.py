@@ -82,8 +82,8 @@ def _set(settings: ml_collections.ConfigDict, key: str, text: str) -> None:
     if key == "topology.method" and text in METHODS:
         # The name alone would only relabel the run: it brings its choices, which later flags may change again.
         method = METHODS[text]
-        settings.topology.update(drop=method.drop, grow=method.grow)
-        settings.optim.update(form=method.form, density_exponent=method.density_exponent)
+        settings.topology.update(method.topology)
+        settings.optim.update(method.optim)
 
 
 def _section(settings: ml_collections.ConfigDict, section: str) -> dict[str, Any]:

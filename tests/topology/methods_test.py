@@ -9,22 +9,35 @@ from sparsejax.topology.methods import METHODS
 def test_the_table_holds_exactly_what_a_config_may_name():
     assert tuple(METHODS) == CHOICES["topology.method"]
     for method in METHODS.values():
-        assert method.drop in CHOICES["topology.drop"]
-        assert method.grow in CHOICES["topology.grow"]
-        assert method.form in CHOICES["optim.form"]
         assert method.source
+        for section, settings in (("topology", method.topology), ("optim", method.optim)):
+            for name, value in settings.items():
+                assert f"{section}.{name}" not in CHOICES or value in CHOICES[f"{section}.{name}"]
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_drops_exactly_if_it_grows(name):
-    assert (METHODS[name].drop == "none") == (METHODS[name].grow == "none")
+def test_a_method_that_grows_drops(name):
+    topology = METHODS[name].topology
+    assert topology["grow"] == "none" or METHODS[name].moves
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_decides_the_same_settings(name):
+    # Otherwise a config that changes its method would keep a choice of the method before.
+    decided = set(METHODS["dense"].topology) | {"stop_fraction"}
+    assert set(METHODS[name].topology) <= decided
+    assert set(METHODS["dense"].topology) <= set(METHODS[name].topology)
+    assert set(METHODS[name].optim) == {"form", "density_exponent"}
 
 
 def test_methods_are_the_published_combinations():
-    moving = {name for name, method in METHODS.items() if method.drop == "magnitude" and method.grow == "random"}
-    assert moving == {"set", "smet", "smet_code"}
-    # SMET is SET with another optimizer form, and it alone scales the learning rate with density.
-    assert [METHODS[name].form for name in ("set", "smet", "smet_code")] == ["naive", "smet", "smet_code"]
-    assert {name: method.density_exponent for name, method in METHODS.items() if method.density_exponent} == {
-        "smet": 0.5
-    }
+    def changes(one, other):
+        a, b = ({**METHODS[name].topology, **METHODS[name].optim} for name in (one, other))
+        return {key for key in a.keys() | b.keys() if key not in a or key not in b or a[key] != b[key]}
+
+    # RigL is SET with another growth score (and an end); SMET is SET with another optimizer form.
+    assert changes("set", "rigl") == {"grow", "stop_fraction"}
+    assert changes("set", "smet") == {"form", "density_exponent"}
+    assert changes("smet", "smet_rigl") == {"grow"}
+    assert changes("smet", "smet_code") == {"form", "density_exponent"}
+    assert changes("static", "set") == {"drop", "grow"}
