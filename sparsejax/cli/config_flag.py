@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ml_collections
@@ -47,7 +48,8 @@ def join_values(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _get_config(path: Path, argument: str) -> ml_collections.ConfigDict:
+def load_module(path: Path) -> ModuleType:
+    """The module of a config file; raises ``ConfigError`` if there is none or it defines no ``get_config``."""
     if not path.is_file():
         raise ConfigError(f"--config={path}: there is no such file; shipped ones are in configs/")
     # Shipped configs build on each other as the package `configs`, wherever the command is run from.
@@ -64,6 +66,11 @@ def _get_config(path: Path, argument: str) -> ml_collections.ConfigDict:
         raise ConfigError(f"--config={path}: cannot be loaded ({error})") from error
     if not hasattr(module, "get_config"):
         raise ConfigError(f"--config={path}: defines no get_config()")
+    return module
+
+
+def _get_config(path: Path, argument: str) -> ml_collections.ConfigDict:
+    module = load_module(path)
     takes_argument = bool(inspect.signature(module.get_config).parameters)
     if argument and not takes_argument:
         raise ConfigError(f"--config={path}:{argument}: this config takes no arguments after ':'")

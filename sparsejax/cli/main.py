@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a model, or continue a run",
     "evaluate": "validation loss of a run",
     "generate": "text from a run",
+    "sweep": "train every point of an ablation with every seed, and tabulate",
 }
 
 

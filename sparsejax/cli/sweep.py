@@ -1,0 +1,59 @@
+"""``sparsejax sweep``: every point of an ablation file with every seed, and one table of what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparsejax.cli.config_flag import join_values, load_module, load_run
+from sparsejax.cli.flags import FlagParser
+from sparsejax.config import ConfigError
+from sparsejax.planning import plan, points, runner, tables
+from sparsejax.training.workdir import claimed
+
+
+def main(argv: list[str]) -> int:
+    """Run, print or collect a sweep; returns 0 done, 1 some runs failed, 75 or 130 stopped and saved."""
+    parser = FlagParser(
+        "sweep",
+        "Train every point of an ablation file with every seed; finished runs are skipped, broken ones continued.",
+        "Any setting that the points leave alone can be given as --config.section.key=value.",
+    )
+    parser.add_argument("--config", required=True, help="configs/ablations/<question>.py")
+    parser.add_argument("--workdir", required=True, type=Path, help="directory of the sweep; made, or continued")
+    parser.add_argument("--seeds", default="", help="comma-separated, instead of the file's own")
+    parser.add_argument("--only", default="", help="comma-separated names of points; the others are left alone")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, one a line, and do nothing")
+    parser.add_argument("--collect", action="store_true", help="write the tables from what is there, train nothing")
+    flags, rest = parser.parse_known_args(argv)
+    settings = tuple(join_values(rest))
+
+    module = load_module(Path(flags.config.partition(":")[0]))
+    for name in ("points", "SEEDS"):
+        if not hasattr(module, name):
+            raise ConfigError(f"--config={flags.config}: defines no {name}, so it is no sweep; see configs/ablations/")
+    found = points.read_points(module.points())
+    chosen = points.select(found, flags.only) if flags.only else found
+    seeds = _numbers(flags.seeds) if flags.seeds else tuple(module.SEEDS)
+    plan.check_flags(settings, found)
+    sweep = plan.recorded(flags.workdir, plan.Sweep(flags.config, settings, found, seeds))
+    runs = sweep.runs(flags.workdir, lambda given: load_run(flags.config, given))
+    due = [run for run in runs if run.point in chosen and run.seed in seeds]
+    if flags.dry_run:
+        print("\n".join(plan.train_command(run, flags.config) for run in due))
+        return 0
+    plan.check_directories(runs)
+    code = 0
+    if not flags.collect:
+        with claimed(flags.workdir):
+            plan.write_record(flags.workdir, sweep)
+            code = runner.run_sweep(due, lambda line: print(line, flush=True))
+    tables.collect(flags.workdir, runs)
+    print(f"tables: {flags.workdir / 'runs.csv'}, {flags.workdir / 'summary.csv'}")
+    return code
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"--seeds={text}: must be whole numbers, separated by commas") from None
