@@ -17,6 +17,8 @@ COMMANDS = {
     "evaluate": "validation loss of a run",
     "generate": "text from a run",
     "sweep": "train every point of an ablation with every seed, and tabulate",
+    "average": "the mean of runs that share a topology",
+    "compare": "drift of runs, overlap of their masks",
 }
 
 

@@ -1,0 +1,50 @@
+"""``sparsejax compare``: how far runs moved from their first weights, and whether their masks agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from sparsejax.cli.flags import FlagParser
+
+
+def main(argv: list[str]) -> int:
+    """Print the report, write it to --out if asked; returns 0."""
+    parser = FlagParser(
+        "compare",
+        "Drift of each run from its own first weights, and overlap of the masks of several runs.",
+        "The first weights follow from the seeds; no file of them is needed.",
+    )
+    parser.add_argument("--runs", required=True, help="run directories, comma-separated; one is enough for its drift")
+    parser.add_argument("--tolerance", type=float, default=1e-5, help="a weight that moved by less did not move")
+    parser.add_argument("--out", type=Path, help="CSV file for the same numbers")
+    flags = parser.parse_args(argv)
+    if flags.tolerance <= 0:
+        parser.error(f"--tolerance={flags.tolerance}: must be above 0")
+    names = [name for name in flags.runs.split(",") if name]
+    if not names or len(set(names)) < len(names):
+        parser.error(f"--runs={flags.runs}: must name different run directories")
+
+    from sparsejax.training.drift import agreement, drift, masks
+    from sparsejax.training.drift_report import agreement_table, drift_table, write_csv
+    from sparsejax.training.restore import restore_run
+
+    console = Console()
+
+    def notice(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    rows, found = [], []
+    for name in names:
+        trained = restore_run(Path(name), notice)
+        rows += drift(name, trained.recipe, trained.state.params, trained.state.topology, flags.tolerance)
+        found.append((name, masks(trained.recipe, trained.state.topology)))
+    pairs = agreement(found)
+    console.print(drift_table(rows, flags.tolerance))
+    if pairs:
+        console.print(agreement_table(pairs))
+    if flags.out is not None:
+        write_csv([*rows, *pairs], flags.out)
+        notice(f"wrote {flags.out}")
+    return 0
