@@ -19,6 +19,10 @@ SPARSE_IMPLEMENTATIONS = frozenset({"xla", "bcoo"})
 INDEX_BYTES = 4
 VALUE_BYTES = 4
 
+# How a kind of weight is stored: active blocks (or a plain matrix where all are active), a whole matrix that is read
+# through an N:M mask, or two Monarch factors.
+Storage = Literal["packed", "dense_master", "monarch"]
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightCount:
@@ -29,8 +33,9 @@ class WeightCount:
       shape: ``(K, N)``.
       block: ``(bk, bn)``.
       shards: number of equal shares.
-      count: active blocks of one layer.
-      capacity: slots of one layer, at least ``count``.
+      count: active blocks of one layer: weights that N:M uses, parameters of the two factors (blocks of 1 x 1).
+      capacity: slots of one layer, at least ``count``: all weights under ``"dense_master"``.
+      storage: how the weight is stored.
     """
 
     name: str
@@ -39,6 +44,7 @@ class WeightCount:
     shards: int
     count: int
     capacity: int
+    storage: Storage = "packed"
 
     @property
     def elements(self) -> int:
@@ -58,7 +64,12 @@ class WeightCount:
     @property
     def dense(self) -> bool:
         """True where every block is active: stored as a plain matrix without an index."""
-        return self.count == self.cells
+        return self.storage == "packed" and self.count == self.cells
+
+    @property
+    def indexed(self) -> bool:
+        """True where blocks are stored with their places and ages."""
+        return self.storage == "packed" and not self.dense
 
 
 def dense_weights(shape: DecoderShape) -> tuple[WeightCount, ...]:
@@ -71,7 +82,9 @@ def dense_weights(shape: DecoderShape) -> tuple[WeightCount, ...]:
 
 def dense_twin(weights: Iterable[WeightCount]) -> tuple[WeightCount, ...]:
     """The same kinds with every block active."""
-    return tuple(dataclasses.replace(weight, count=weight.cells, capacity=weight.cells) for weight in weights)
+    return tuple(
+        dataclasses.replace(weight, count=weight.cells, capacity=weight.cells, storage="packed") for weight in weights
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Parameters:
 
     Attributes:
       total: of the dense twin.
-      active: trained here, ``total - maskable * (1 - density)``.
+      active: used here, ``total - maskable * (1 - density)``. Dense master weights are all trained, N of M are used.
       maskable: elements of the seven kinds of weight in the dense twin.
       dense_part: embedding, head and norms.
       embedding: embedding and, if untied, head.
@@ -164,13 +177,14 @@ def executed_flops(
     counts ``2 A``, without the partly filled chunk that ``xla`` may multiply at the end of a block column (topology
     decides it; none for blocks of 128 rows or with a balanced topology). Recomputation in the backward pass is
     executed too: ``train`` grows by the layers' forward pass without ``mlp.down``, whose output no gradient needs,
-    under ``remat="full"``, and by their attention square under ``remat="dots"``.
+    under ``remat="full"``, and by their attention square under ``remat="dots"``. Dense master weights are multiplied
+    whole; their masks are comparisons, not counted. Monarch factors execute what they hold.
 
     Args:
       shape: the decoder.
       weights: its seven kinds.
       sequence_length: tokens of a row.
-      implementations: name of the ``block_matmul`` implementation of every kind that is not dense.
+      implementations: name of the ``block_matmul`` implementation of every kind that is stored as blocks.
       remat: ``"none"``, ``"full"`` or ``"dots"``.
 
     Raises:
@@ -195,8 +209,8 @@ def _head(shape: DecoderShape) -> int:
 
 
 def _executed_elements(weight: WeightCount, implementations: Mapping[str, str]) -> int:
-    if weight.dense:
-        return weight.elements
+    if not weight.indexed:
+        return weight.active if weight.storage == "monarch" else weight.elements
     name = implementations[weight.name]
     if name in DENSE_IMPLEMENTATIONS:
         return weight.elements
@@ -250,12 +264,15 @@ class Memory:
 def memory(
     shape: DecoderShape, weights: Sequence[WeightCount], moment_dtype: Literal["float32", "bfloat16"] = "float32"
 ) -> Memory:
-    """Bytes of training state of a run on one device; free slots are stored, so capacity is what counts."""
+    """Bytes of training state of a run on one device; free slots are stored, so capacity is what counts.
+
+    Dense master weights cost what the dense twin costs: all weights, their gradients and their moments.
+    """
     moment_bytes = {"float32": 4, "bfloat16": 2}[moment_dtype]
     maskable = StateBytes(0, 0, 0, 0, 0)
     for weight in weights:
-        slots = 0 if weight.dense else weight.capacity
-        stored = weight.elements if weight.dense else weight.capacity * weight.block[0] * weight.block[1]
+        slots = weight.capacity if weight.indexed else 0
+        stored = weight.capacity * weight.block[0] * weight.block[1]
         maskable += StateBytes(
             indices=shape.layers * index_bytes(weight),
             ages=shape.layers * INDEX_BYTES * slots,
@@ -266,12 +283,12 @@ def memory(
 
 
 def index_bytes(weight: WeightCount) -> int:
-    """Bytes of the index of one layer of one weight; 0 where it is dense.
+    """Bytes of the index of one layer of one weight; 0 where it is not stored as blocks.
 
     Blocks store ``rows``, ``cols`` and ``row_order``, 12 bytes a slot, and in each share one pointer for every
     local block column and row and one to close them. Block (1, 1) stores one flat int32 a slot.
     """
-    if weight.dense:
+    if not weight.indexed:
         return 0
     if weight.block == (1, 1):
         return INDEX_BYTES * weight.capacity

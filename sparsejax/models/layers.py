@@ -15,6 +15,11 @@ from flax import nnx
 from sparsejax.config import ConfigError, ModelConfig
 
 
+def dense_product(x: jax.Array, kernel_KN: jax.Array) -> jax.Array:
+    """``x [..., K]`` times ``[K, N]`` over one token axis: products that contract over several are slow on a CPU."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel_KN).reshape(*x.shape[:-1], kernel_KN.shape[-1])
+
+
 class RMSNorm(nnx.Module):
     """``y = x / sqrt(mean(x^2) + eps) * scale`` over the last axis (Zhang and Sennrich, arXiv 1910.07467).
 

@@ -7,6 +7,7 @@ import pytest
 
 from sparsejax.models.accounting import (
     Flops,
+    StateBytes,
     WeightCount,
     dense_twin,
     dense_weights,
@@ -73,6 +74,34 @@ def test_index_bytes_of_a_worked_example():
     assert index_bytes(dataclasses.replace(up, name="mlp.down")) == 4 * (3 * 6 + 14 + 6)
     assert index_bytes(dataclasses.replace(up, block=(1, 1), shards=1)) == 4 * 6
     assert index_bytes(dense_twin([up])[0]) == 0
+
+
+def test_dense_master_weights_cost_a_dense_run_but_count_n_of_m():
+    # 2:4 of every weight of the layer above: 72 used of 144.
+    shape = dataclasses.replace(SIZES["20m"].shape(8), hidden=4, heads=2, kv_heads=1, head_dim=2, layers=1, vocab=10)
+    dense = dense_weights(shape)
+    masked = [dataclasses.replace(weight, count=weight.cells // 2, storage="dense_master") for weight in dense]
+    assert parameters(shape, masked).active == 72 + 92 and parameters(shape, masked).density == 0.5
+    assert memory(shape, masked) == memory(shape, dense)
+    assert theoretical_flops(shape, masked, 5).forward == 2 * 72 + 80 + 80
+    assert executed_flops(shape, masked, 5, {}, "none") == executed_flops(shape, dense, 5, {}, "none")
+    assert dense_twin(masked) == dense
+
+
+def test_monarch_factors_cost_what_they_hold():
+    # i (K + N) parameters of each weight with i = 1: 8 of 16, 6 of 8, 12 of 32.
+    shape = dataclasses.replace(SIZES["20m"].shape(8), hidden=4, heads=2, kv_heads=1, head_dim=2, layers=1, vocab=10)
+    held = 2 * 8 + 2 * 6 + 3 * 12
+    factors = [
+        dataclasses.replace(weight, count=sum(weight.shape), capacity=sum(weight.shape), storage="monarch")
+        for weight in dense_weights(shape)
+    ]
+    assert parameters(shape, factors).active == held + 92
+    assert memory(shape, factors).maskable == StateBytes(
+        values=4 * held, indices=0, ages=0, moments=8 * held, gradients=4 * held
+    )
+    flops = theoretical_flops(shape, factors, 5)
+    assert flops.forward == 2 * held + 80 + 80 and flops == executed_flops(shape, factors, 5, {}, "none")
 
 
 @pytest.mark.parametrize("block, shards", [((4, 4), 2), ((1, 1), 1), ((1, 4), 1)])

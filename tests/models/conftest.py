@@ -53,6 +53,23 @@ TOPOLOGY = TopologyConfig(
     rate_schedule="cosine",
     stop_fraction=1.0,
     regrow_dropped=False,
+    regrow_value="zero",
+    drop_threshold=0.0,
+    temperature=1.0,
+    temperature_end=3.0,
+    fade_steps=0,
+    mix=0.5,
+    score_steps=1,
+    score_decay=0.9,
+    capacity_slack=1.5,
+    density_start=0.999,
+    density_schedule="constant",
+    storage="packed",
+    nm=(2, 4),
+    ste_decay=2e-4,
+    flow="none",
+    flow_start=0.1,
+    flow_end=0.75,
 )
 
 
