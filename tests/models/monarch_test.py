@@ -6,7 +6,6 @@ from flax import nnx
 
 from sparsejax.models.monarch import MonarchLinear, MonarchShape, nearest_shape
 
-
 FACTORS = MonarchShape(2, 4)
 
 
