@@ -22,19 +22,21 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GOLDEN = Path(__file__).resolve().parent / "golden" / "configs"
 PLACEHOLDERS = {f"model.{name}" for name in ("hidden", "mlp", "heads", "kv_heads", "head_dim", "layers")}
 
-# Configs with an argument: golden name -> file and argument. All other files take none and are found by themselves.
+# Configs with an argument: golden name -> file and argument. All other files take none and are found by themselves;
+# ablations and papers, which say what they change, are pinned by that (tests/configs).
 WITH_ARGUMENT = {
     "llama-20m": ("llama.py", "size=20m,density=0.25,block=16"),
     "llama-60m-dense": ("llama.py", "size=60m,method=dense"),
     "llama-130m-static": ("llama.py", "size=130m,density=0.5,block=16x32,method=static"),
     "llama-1b-smet-code": ("llama.py", "size=1b,density=0.0625,block=1,method=smet_code"),
+    "c4-60m": ("c4.py", "size=60m,density=0.25"),
     "llama-3b84-shares": ("llama.py", "size=3b84,density=0.125,block=128,shards=4,balance=column"),
 }
 
 
 def shipped() -> dict[str, tuple[str, str | None]]:
     """Golden name -> (file, argument) of every shipped config that is complete."""
-    alone = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py")} - {"base.py", "llama.py"}
+    alone = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("*.py")} - {"base.py", "llama.py", "c4.py"}
     return WITH_ARGUMENT | {name.removesuffix(".py").replace("/", "-"): (name, None) for name in sorted(alone)}
 
 
@@ -156,6 +158,18 @@ def test_llama_reads_its_argument(argument: str, block: tuple[int, int], method:
     assert (run.topology.block, run.topology.method) == (block, method)
 
 
+def test_widths_keep_the_active_weights() -> None:
+    """20m in blocks of 32 has the MLP width 704; a quarter of twice the widths is as much, and so is half the widths."""
+    wide = resolve(load("llama.py", "size=20m,density=0.25,block=32,widths=sparse_ift"))
+    assert (wide.model.size, wide.model.hidden, wide.model.mlp, wide.model.heads) == ("20m-wide", 512, 1408, 8)
+    assert (wide.topology.density, wide.topology.method, wide.optim.lr) == (0.25, "smet", 1.95e-3)
+    for argument in ("size=20m,density=0.25,block=32,widths=same_active", "size=20m,block=32,widths=same_active"):
+        narrow = resolve(load("llama.py", argument))
+        shape = (narrow.model.size, narrow.model.hidden, narrow.model.mlp, narrow.model.kv_heads, narrow.model.layers)
+        assert shape == ("20m-narrow", 128, 352, 2, 4)
+        assert (narrow.topology.density, narrow.topology.method) == (1.0, "dense")
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -170,6 +184,9 @@ def test_llama_reads_its_argument(argument: str, block: tuple[int, int], method:
         ("size=20m,shards=1.5", "shards=1.5: not a number of type int"),
         ("size=20m,method=ringl", "method=ringl: not one of dense, static, set"),
         ("size=20m,method=dense,density=0.5", "topology.density=0.5: the method 'dense' needs density 1"),
+        ("size=20m,widths=wide", "widths=wide: not one of given, sparse_ift, same_active"),
+        ("size=20m,method=smet,widths=same_active", "method=smet: widths=same_active is a dense run"),
+        ("size=20m,density=0.01,widths=same_active", "widths=same_active: 20m has 4 heads of 64: too few for 0.01"),
     ],
 )
 def test_llama_refuses_in_one_line(argument: str, message: str) -> None:
