@@ -10,11 +10,16 @@ Arguments, each given at most once:
     method    a row of sparsejax/topology/methods.py; dense at density 1, else smet
     shards    equal shares of each weight; 1
     balance   none, column; none
+    widths    given; sparse_ift (wider, so that the weights active at this density are as many as the dense size has:
+              Sparse-IFT); same_active (dense and narrower, with as many weights as are active at this density); given
 
+A dense run with the same total of parameters is `method=dense` and the same block: the MLP width is rounded to it.
 A run is 10,000 steps of 64 rows of 256 tokens, 0.16 G tokens: set `train.steps` and `train.batch_size` for your budget.
 The vocabulary is the 32,000 tokens of both papers. Data and everything else are as in base.py.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +27,7 @@ from ml_collections import ConfigDict
 
 from configs.base import get_config as base
 from sparsejax.config import ConfigError
-from sparsejax.models.sizes import SIZES
+from sparsejax.models.sizes import SIZES, Size, dense_with_active, rounded_mlp, widened
 from sparsejax.topology.methods import METHODS
 
 # Peak rates of a dense weight; a sparse one gets lr * density ** -density_exponent.
@@ -58,24 +63,49 @@ def get_config(arguments: str) -> ConfigDict:
     given = parse(arguments)
     if "size" not in given:
         raise ConfigError(f"size is missing: configs/llama.py:size=<one of {', '.join(SIZES)}>")
+    widths = given.pop("widths") if "widths" in given else "given"
+    narrows = widths == "same_active"
     if "method" not in given:
-        given["method"] = "dense" if "density" in given and given["density"] == 1.0 else "smet"
-    if given["method"] in OWN_DENSITY and "density" not in given:
+        given["method"] = "dense" if narrows or ("density" in given and given["density"] == 1.0) else "smet"
+    if narrows and given["method"] not in ("dense", "galore"):
+        raise ConfigError(f"method={given['method']}: widths=same_active is a dense run; leave method out")
+    if given["method"] in OWN_DENSITY and "density" not in given and not narrows:
         given["density"] = OWN_DENSITY[given["method"]]
     c = base()
-    set_size(c, given.pop("size"))
+    name = given.pop("size")
+    set_size(c, name)
     set_method(c, given.pop("method"))
     c.topology.update(given)
+    if widths != "given":
+        scale_widths(c, SIZES[name], widths)
     return c
 
 
 def set_size(c: ConfigDict, name: str) -> None:
     """Set the shape and the learning rate of a published size."""
-    size = SIZES[name]
-    c.model.update(size=name, hidden=size.hidden, mlp=size.mlp, layers=size.layers)
-    c.model.update(heads=size.heads, kv_heads=size.heads, head_dim=size.head_dim)
+    set_shape(c, SIZES[name])
     c.data.vocab_size = 32_000  # of both papers; the totals that give the sizes their names count it
     c.optim.lr = PEAK_LR[name]
+
+
+def set_shape(c: ConfigDict, size: Size) -> None:
+    """Set the name and the widths of a size."""
+    c.model.update(size=size.name, hidden=size.hidden, mlp=size.mlp, layers=size.layers)
+    c.model.update(heads=size.heads, kv_heads=size.heads, head_dim=size.head_dim)
+
+
+def scale_widths(c: ConfigDict, size: Size, widths: str) -> None:
+    """Widen the size, or narrow it and make it dense, to the same number of active weights; raises ``ConfigError``."""
+    topology = c.topology
+    # The size as a run of these blocks would have it, and a unit that needs no further rounding.
+    used = dataclasses.replace(size, mlp=rounded_mlp(size.mlp, topology.block, topology.shards))
+    scale = widened if widths == "sparse_ift" else dense_with_active
+    try:
+        set_shape(c, scale(used, topology.density, math.lcm(*topology.block) * topology.shards))
+    except ValueError as error:
+        raise ConfigError(f"widths={widths}: {error}; take a larger size or density") from error
+    if widths == "same_active":
+        topology.density = 1.0
 
 
 def set_method(c: ConfigDict, name: str) -> None:
@@ -139,4 +169,5 @@ READERS: dict[str, Callable[[str], Any]] = {
     "method": one_of(tuple(METHODS)),
     "shards": number(int),
     "balance": one_of(("none", "column")),
+    "widths": one_of(("given", "sparse_ift", "same_active")),
 }

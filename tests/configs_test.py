@@ -159,7 +159,7 @@ def test_llama_reads_its_argument(argument: str, block: tuple[int, int], method:
 
 
 def test_widths_keep_the_active_weights() -> None:
-    """20m in blocks of 32 has the MLP width 704; a quarter of twice the widths is as much, and so is half the widths."""
+    """In blocks of 32, 20m has the MLP width 704. Twice the widths have four times the weights, half a quarter."""
     wide = resolve(load("llama.py", "size=20m,density=0.25,block=32,widths=sparse_ift"))
     assert (wide.model.size, wide.model.hidden, wide.model.mlp, wide.model.heads) == ("20m-wide", 512, 1408, 8)
     assert (wide.topology.density, wide.topology.method, wide.optim.lr) == (0.25, "smet", 1.95e-3)

@@ -100,6 +100,49 @@ SIZES: dict[str, Size] = {
 }
 
 
+def widened(size: Size, density: float, mlp_unit: int) -> Size:
+    """The wider size whose active weights at ``density`` are as many as all of ``size``: Sparse-IFT-Wide.
+
+    Hidden width, heads and MLP width grow by ``density^(-1/2)``, so attention and MLP cost the FLOPs of the dense
+    ``size`` (arXiv 2303.11525, section 3, "sparse wide"). Embedding, head and the attention square grow with the
+    width and are not made up for.
+
+    Args:
+      size: the dense size to match.
+      density: of the wide model, in (0, 1].
+      mlp_unit: the MLP width is a multiple of this.
+    """
+    return _with_weights(size, 1 / density, mlp_unit, f"{size.name}-wide")
+
+
+def dense_with_active(size: Size, density: float, mlp_unit: int) -> Size:
+    """The narrower size whose weights are together as many as the active ones of ``size`` at ``density``.
+
+    Arguments as in ``widened``. Layers stay; hidden width, heads and MLP width shrink by ``density^(1/2)``.
+
+    Raises:
+      ValueError: less than one head would be left.
+    """
+    return _with_weights(size, density, mlp_unit, f"{size.name}-narrow")
+
+
+def _with_weights(size: Size, factor: float, mlp_unit: int, name: str) -> Size:
+    """Widths whose attention and MLP weights are ``factor`` times as many.
+
+    The heads keep their width and their number is rounded; the MLP takes up what the rounding leaves, up to its unit:
+    a layer has ``4 hidden^2 + 3 hidden mlp`` weights.
+    """
+    heads = max(round(size.heads * math.sqrt(factor)), 1)
+    hidden = heads * size.head_dim
+    wanted = factor * (4 * size.hidden**2 + 3 * size.hidden * size.mlp)
+    mlp = round((wanted - 4 * hidden**2) / (3 * hidden) / mlp_unit) * mlp_unit
+    if mlp < mlp_unit:
+        raise ValueError(
+            f"{size.name} has {size.heads} heads of {size.head_dim}: too few for {factor:g} of its weights"
+        )
+    return dataclasses.replace(size, name=name, hidden=hidden, mlp=mlp, heads=heads)
+
+
 def rounded_mlp(mlp: int, block: Sequence[int], shards: int) -> int:
     """The MLP width a run uses: ``mlp`` rounded up to a multiple of the block times the shares.
 

@@ -2,7 +2,7 @@ import pytest
 
 from sparsejax.models.accounting import dense_weights, parameters
 from sparsejax.models.shapes import weight_shapes
-from sparsejax.models.sizes import BLOCKS, SHARDS, SIZES, legal, rounded_mlp
+from sparsejax.models.sizes import BLOCKS, SHARDS, SIZES, dense_with_active, legal, rounded_mlp, widened
 
 
 def test_rounding_worked_examples():
@@ -51,3 +51,38 @@ def test_cuts_of_a_width_with_few_divisors():
     # 640 = 2^7 * 5: blocks of 128 leave 5 block columns, which no share count but 1 divides; 256 does not fit.
     large = [(cut.block[0], cut.shards) for cut in legal(SIZES["60m-s"]) if cut.block[0] >= 64]
     assert large == [(64, 1), (64, 2), (128, 1)]
+
+
+def layer_weights(size):
+    return sum(k * n for k, n in weight_shapes(size.shape(size.mlp)).values())
+
+
+def test_scaled_widths_of_worked_examples():
+    def widths(size):
+        return (size.hidden, size.mlp, size.heads, size.layers, size.head_dim)
+
+    # Twice and half the widths of 20m are a quarter and four times its weights.
+    assert widths(widened(SIZES["20m"], 0.25, 16)) == (512, 1376, 8, 4, 64)
+    assert widths(dense_with_active(SIZES["20m"], 0.25, 8)) == (128, 344, 2, 4, 64)
+    # 4 sqrt(2) heads are 6; the MLP, 860.4 wide for exactly twice the weights, makes up for them.
+    assert widths(widened(SIZES["20m"], 0.5, 4)) == (384, 860, 6, 4, 64)
+    assert widths(widened(SIZES["20m"], 1.0, 8)) == widths(dense_with_active(SIZES["20m"], 1.0, 8))
+    assert {widened(SIZES["20m"], 0.5, 16).name, dense_with_active(SIZES["20m"], 0.5, 16).name} == {
+        "20m-wide",
+        "20m-narrow",
+    }
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("density", [0.5, 0.25, 0.125, 0.0625])
+def test_scaled_widths_have_the_wanted_weights_and_fit(name, density):
+    size = SIZES[name]
+    for scaled, factor in ((widened(size, density, 16), 1 / density), (dense_with_active(size, density, 16), density)):
+        assert layer_weights(scaled) / layer_weights(size) == pytest.approx(factor, rel=0.03)
+        assert scaled.hidden % scaled.heads == 0 and scaled.mlp % 16 == 0
+        assert (scaled.head_dim, scaled.layers) == (size.head_dim, size.layers)
+
+
+def test_a_size_too_small_to_narrow_is_refused():
+    with pytest.raises(ValueError, match="4 heads of 64: too few"):
+        dense_with_active(SIZES["20m"], 0.01, 16)
