@@ -14,7 +14,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format lock clean
+.PHONY: help quickstart test test-slow lint results format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ lint: $(VENV)/.tests ## lint, formatting, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/import_rules_test.py
+
+results: $(VENV)/.runs ## make the tables and figures of docs/RESULTS.md from docs/results/*.csv
+	$(BIN)/python -m docs.results.tables
 
 format: $(VENV)/.tests ## rewrite the files as the formatter wants them
 	$(BIN)/ruff check --fix .
