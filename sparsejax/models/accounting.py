@@ -227,7 +227,7 @@ class StateBytes:
       values: trained values, float32.
       indices: coordinates, pointers and orders, int32.
       ages: one int32 step count for each slot of a sparse weight.
-      moments: first and second moment of Adam.
+      moments: first and second moment of Adam; under GaLore of projected gradients, with the projections.
       gradients: float32.
     """
 
@@ -262,24 +262,42 @@ class Memory:
 
 
 def memory(
-    shape: DecoderShape, weights: Sequence[WeightCount], moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    shape: DecoderShape,
+    weights: Sequence[WeightCount],
+    moment_dtype: Literal["float32", "bfloat16"] = "float32",
+    galore_rank: int | None = None,
 ) -> Memory:
     """Bytes of training state of a run on one device; free slots are stored, so capacity is what counts.
 
-    Dense master weights cost what the dense twin costs: all weights, their gradients and their moments.
+    Dense master weights cost what the dense twin costs: all weights, their gradients and their moments. With a
+    ``galore_rank`` r (of a dense run), a weight has moments of ``r min(K, N)`` elements and a float32 projection of
+    ``r max(K, N)``, r being at most ``min(K, N)``.
     """
     moment_bytes = {"float32": 4, "bfloat16": 2}[moment_dtype]
     maskable = StateBytes(0, 0, 0, 0, 0)
     for weight in weights:
         slots = weight.capacity if weight.indexed else 0
         stored = weight.capacity * weight.block[0] * weight.block[1]
+        moments = 2 * moment_bytes * stored
+        if galore_rank is not None:
+            short, long = sorted(weight.shape)
+            moments = min(galore_rank, short) * (2 * moment_bytes * short + VALUE_BYTES * long)
         maskable += StateBytes(
+            values=shape.layers * VALUE_BYTES * stored,
             indices=shape.layers * index_bytes(weight),
             ages=shape.layers * INDEX_BYTES * slots,
-            **_trained(shape.layers * stored, moment_bytes),
+            moments=shape.layers * moments,
+            gradients=shape.layers * VALUE_BYTES * stored,
         )
-    dense_part = parameters(shape, weights).dense_part
-    return Memory(maskable=maskable, dense_part=StateBytes(indices=0, ages=0, **_trained(dense_part, moment_bytes)))
+    elements = parameters(shape, weights).dense_part
+    dense_part = StateBytes(
+        values=VALUE_BYTES * elements,
+        indices=0,
+        ages=0,
+        moments=2 * moment_bytes * elements,
+        gradients=VALUE_BYTES * elements,
+    )
+    return Memory(maskable=maskable, dense_part=dense_part)
 
 
 def index_bytes(weight: WeightCount) -> int:
@@ -298,11 +316,3 @@ def index_bytes(weight: WeightCount) -> int:
     else:
         columns //= weight.shards
     return INDEX_BYTES * (3 * weight.capacity + weight.shards * (rows + 1 + columns + 1))
-
-
-def _trained(elements: int, moment_bytes: int) -> dict[str, int]:
-    return {
-        "values": VALUE_BYTES * elements,
-        "moments": 2 * moment_bytes * elements,
-        "gradients": VALUE_BYTES * elements,
-    }

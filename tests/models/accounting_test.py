@@ -104,6 +104,18 @@ def test_monarch_factors_cost_what_they_hold():
     assert flops.forward == 2 * held + 80 + 80 and flops == executed_flops(shape, factors, 5, {}, "none")
 
 
+def test_galore_keeps_small_moments_and_a_projection():
+    # Rank 3 of 4 x 4, 4 x 2 (capped at 2), 4 x 8: two moments of r min(K, N) and a projection of r max(K, N).
+    shape = dataclasses.replace(SIZES["20m"].shape(8), hidden=4, heads=2, kv_heads=1, head_dim=2, layers=1, vocab=10)
+    dense = memory(shape, dense_weights(shape))
+    projected = memory(shape, dense_weights(shape), galore_rank=3)
+    elements = 2 * (2 * 12 + 12) + 2 * (2 * 4 + 8) + 3 * (2 * 12 + 24)
+    assert projected.maskable == dataclasses.replace(dense.maskable, moments=4 * elements)
+    assert projected.dense_part == dense.dense_part
+    halved = memory(shape, dense_weights(shape), "bfloat16", galore_rank=3)
+    assert halved.maskable.moments == 2 * (2 * 24 + 2 * 8 + 3 * 24) + 4 * (2 * 12 + 2 * 8 + 3 * 24)
+
+
 @pytest.mark.parametrize("block, shards", [((4, 4), 2), ((1, 1), 1), ((1, 4), 1)])
 def test_bytes_are_those_of_the_real_trees(make_model, make_weights, builder, block, shards):
     model = make_model()
