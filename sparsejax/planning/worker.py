@@ -8,6 +8,7 @@ is saved first, so a sweep that was killed leaves nothing behind that still trai
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -49,7 +50,7 @@ class Jobs:
 
 def main() -> int:
     """Train every job that comes; returns 0."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = os.dup(1)
     # From here on nothing but answers may reach the pipe, whatever a library prints.
     os.dup2(2, 1)
     jobs = Jobs()
@@ -57,8 +58,8 @@ def main() -> int:
         jobs.training = True
         answer = train_job(json.loads(line))
         jobs.training = False
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+            os.write(answers, f"{json.dumps(answer)}\n".encode())
     return 0
 
 
