@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
 def temporaries(run: Recipe) -> int:
     """Bytes the compiled train step needs beside its arguments and results."""
     target = jax.ShapeDtypeStruct((1, TOKENS), jnp.int32)
-    compiled = jax.jit(make_train_step(run), donate_argnums=0).lower(run.abstract, target).compile()
+    compiled = jax.jit(make_train_step(run), donate_argnums=0).lower(run.abstract, target, run.rates).compile()
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 

@@ -23,8 +23,11 @@ import numpy as np
 from benchmarks.measuring import conditions, interleaved, table_line, write_json
 from benchmarks.model_runs import VOCABULARY, recipe
 from sparsejax.models.sizes import SIZES
+from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.recipe import Recipe, init_state
-from sparsejax.training.steps import make_rewire_step, make_train_step
+from sparsejax.training.rewire_plan import plan_at
+from sparsejax.training.rewiring import make_rewire_step
+from sparsejax.training.steps import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +78,13 @@ class Variant:
         self.run = run
         self.state = init_state(run)
         self.target_BT = jnp.asarray(target_BT)
-        self.compiled = jax.jit(make_train_step(run), donate_argnums=0).lower(self.state, self.target_BT).compile()
+        self.rates = run.rates
+        lowered = jax.jit(make_train_step(run), donate_argnums=0).lower(self.state, self.target_BT, self.rates)
+        self.compiled = lowered.compile()
 
     def step(self) -> Any:
         """One train step; returns all it made, to be waited for."""
-        self.state, metrics = self.compiled(self.state, self.target_BT)
+        self.state, metrics = self.compiled(self.state, self.target_BT, self.rates)
         return self.state, metrics
 
     def rewire_milliseconds(self) -> float:
@@ -87,8 +92,10 @@ class Variant:
         if not self.run.rewires:
             return 0.0
         rewire: Callable[..., Any] = jax.jit(make_rewire_step(self.run))
-        counts = {name: jnp.int32(1) for name in self.run.sparse}
-        return 1e3 * interleaved({"rewire": lambda: rewire(self.state, counts)}, repetitions=2)["rewire"].median
+        plan = plan_at(self.run, self.run.run.topology.every)
+        return (
+            1e3 * interleaved({"rewire": lambda: rewire(self.state, plan, NO_SCORES)}, repetitions=2)["rewire"].median
+        )
 
 
 def measure_block(arguments: argparse.Namespace, block: int) -> list[Row]:

@@ -7,6 +7,7 @@ Axes: B batch, T sequence, D hidden, V vocabulary, N query heads, M key and valu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from sparsejax.models.layers import (
     rotation_of,
     swiglu,
 )
-from sparsejax.models.sparse_linear import LINEAR_OUTPUT, SparseLinear, TopologyIndex, initial_std
+from sparsejax.models.sparse_linear import LINEAR_OUTPUT, SparseLinear, initial_std
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology.keys import weight_key
 
@@ -110,10 +111,10 @@ class Llama(nnx.Module):
         self,
         model: ModelConfig,
         weights: Mapping[str, SparseWeight],
+        init_seed: int | jax.Array,
+        topology_seed: int | jax.Array,
         *,
         vocab_size: int,
-        init_seed: int,
-        topology_seed: int,
         implementations: Mapping[str, str],
     ) -> None:
         """Draw every layer's weights and topology.
@@ -121,9 +122,9 @@ class Llama(nnx.Module):
         Args:
           model: widths, numerics, remat policy.
           weights: the density table, see ``weight_table``; the MLP width is that of its grids.
+          init_seed: seed of the values; equal seeds give equal models. May be traced.
+          topology_seed: seed of the places of the blocks. May be traced.
           vocab_size: number of tokens.
-          init_seed: seed of the values; equal seeds give equal models.
-          topology_seed: seed of the places of the blocks.
           implementations: resolved ``block_matmul`` name of each kind that is not dense.
 
         Raises:
@@ -156,14 +157,22 @@ class Llama(nnx.Module):
         """Logits float32 ``[B, T, V]`` of integer tokens; position t sees tokens 0 to t."""
         return self.logits(self.hidden_states(tokens_BT))
 
-    def hidden_states(self, tokens_BT: jax.Array) -> jax.Array:
-        """Normalised output of the last layer, ``[B, T, D]`` in the compute dtype; all but the head."""
+    def hidden_states(self, tokens_BT: jax.Array, microbatches: int = 1) -> jax.Array:
+        """Normalised output of the last layer, ``[B, T, D]`` in the compute dtype; all but the head.
+
+        With ``microbatches`` above 1 every layer takes that many equal parts of the batch one after another, so the
+        gradient of a weight is complete when its layer is done, while a layer's activations exist for one part only.
+        """
         x_BTD = self.embed.embedding[...][tokens_BT].astype(self.model.compute_dtype)
         rotation = rotation_of(jnp.arange(tokens_BT.shape[1]), rope_frequencies(self.model))
-        graphdef, *states = nnx.split(self.layers, nnx.Param, TopologyIndex)
+        graphdef, *states = nnx.split(self.layers, nnx.Param, ...)
 
         def body(x_BTD: jax.Array, layer: list[nnx.State]) -> tuple[jax.Array, None]:
-            return nnx.merge(graphdef, *layer)(x_BTD, rotation), None
+            apply = partial(nnx.merge(graphdef, *layer), rotation=rotation)
+            if microbatches == 1:
+                return apply(x_BTD), None
+            parts_ABTD = x_BTD.reshape(microbatches, -1, *x_BTD.shape[1:])
+            return jax.lax.map(jax.checkpoint(apply, prevent_cse=False), parts_ABTD).reshape(x_BTD.shape), None
 
         x_BTD, _ = jax.lax.scan(_remat(body, self.model.remat), x_BTD, states)
         return self.norm(x_BTD)

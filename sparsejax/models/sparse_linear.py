@@ -6,6 +6,7 @@ Axes: K input width, N output width, n slots, bk x bn the block.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from sparsejax.topology.blocks import (
     Index,
     active_mask,
     coordinates,
+    gather_blocks,
+    to_dense,
 )
 
 # The outputs that remat="dots" keeps: by name, so that every implementation of block_matmul obeys.
@@ -32,6 +35,10 @@ LINEAR_OUTPUT = "linear_output"
 
 class TopologyIndex(nnx.Variable):
     """An integer array that says where blocks are; changes at rewiring, never by a gradient."""
+
+
+class GrowthProbe(nnx.Variable):
+    """Zeros ``[K / bk, N / bn]`` whose gradient is ``sum |dL/dW|`` of every block, see ``scored_kernel``."""
 
 
 class SparseLinear(nnx.Module):
@@ -127,10 +134,44 @@ class SparseLinear(nnx.Module):
             # One token axis, as block_matmul has it: products that contract over several are slow on a CPU.
             y = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(self.compute_dtype)
             y = y.reshape(*x.shape[:-1], -1)
+        elif hasattr(self, "probe"):
+            kernel_KN = scored_kernel(self.weight.values, self.probe[...], self.weight.index, self.grid)
+            y = x.reshape(-1, x.shape[-1]) @ kernel_KN.astype(self.compute_dtype)
+            y = y.reshape(*x.shape[:-1], -1)
         else:
             # The values go in as float32: block_matmul casts them, and returns their gradient unrounded.
             y = api.block_matmul(x, self.weight, implementation=self.implementation)
         return checkpoint_name(y, LINEAR_OUTPUT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def scored_kernel(values: jax.Array, probe_RC: jax.Array, index: Index, grid: BlockGrid) -> jax.Array:
+    """The dense matrix ``[K, N]`` of a weight, whose gradient reaches ``probe_RC`` as one score a block.
+
+    The gradient of ``values`` is the plain one. The gradient of ``probe_RC [K / bk, N / bn]`` is ``sum |G|`` over each
+    block of ``G = dL/dW``. ``G`` itself exists for this one weight of one layer, and only while it is summed up;
+    because it is a whole gradient before its absolute value is taken, it is that of the global batch on any mesh.
+    """
+    del probe_RC
+    return to_dense(BlockSparse(values=values, index=index, grid=grid))
+
+
+def _scored_forward(
+    values: jax.Array, probe_RC: jax.Array, index: Index, grid: BlockGrid
+) -> tuple[jax.Array, tuple[Index]]:
+    return scored_kernel(values, probe_RC, index, grid), (index,)
+
+
+def _scored_backward(
+    grid: BlockGrid, residuals: tuple[Index], gradient_KN: jax.Array
+) -> tuple[jax.Array, jax.Array, None]:
+    (index,) = residuals
+    (bk, bn) = grid.block
+    blocks = jnp.abs(gradient_KN).reshape(grid.rows, bk, grid.columns, bn)
+    return gather_blocks(gradient_KN, index, grid), jnp.sum(blocks, axis=(1, 3)), None
+
+
+scored_kernel.defvjp(_scored_forward, _scored_backward)
 
 
 def initial_std(init: str, std: float, density: float) -> float:

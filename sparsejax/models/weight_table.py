@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from sparsejax.config import ModelConfig, TopologyConfig
 from sparsejax.models.accounting import WeightCount
 from sparsejax.models.shapes import SHARD_AXES, shape_of_model, weight_shapes
 from sparsejax.models.sizes import rounded_mlp
-from sparsejax.topology import allocation
+from sparsejax.topology import allocation, density_path
 from sparsejax.topology.blocks import Balance, BlockGrid
 
 
@@ -19,14 +20,16 @@ class SparseWeight:
     Attributes:
       name: the kind, for example ``"attention.q"``.
       grid: shape, block, shares and balance.
-      count: active blocks of one layer.
+      count: active blocks of one layer; where layers move apart (``drop="global_magnitude"``) their mean.
       capacity: slots of one layer, at least ``count``.
+      shrinks: whether blocks leave for good, so that the weight is stored as blocks even while it is full.
     """
 
     name: str
     grid: BlockGrid
     count: int
     capacity: int
+    shrinks: bool = False
 
     @property
     def density(self) -> float:
@@ -35,8 +38,8 @@ class SparseWeight:
 
     @property
     def dense(self) -> bool:
-        """True at realised density 1: the weight is a plain kernel ``[K, N]`` without an index."""
-        return self.count == self.grid.cells
+        """True at realised density 1 for good: the weight is a plain kernel ``[K, N]`` without an index."""
+        return self.count == self.grid.cells and not self.shrinks
 
     @property
     def counted(self) -> WeightCount:
@@ -56,19 +59,34 @@ def mlp_width(model: ModelConfig, topology: TopologyConfig) -> int:
     return rounded_mlp(model.mlp, topology.block, topology.shards)
 
 
-def weight_table(model: ModelConfig, topology: TopologyConfig) -> dict[str, SparseWeight]:
-    """The seven kinds of weight with exact counts; capacity equals the count, as these methods never move counts.
+def weight_table(
+    model: ModelConfig, topology: TopologyConfig, step: int = 0, steps: int = 1
+) -> dict[str, SparseWeight]:
+    """The seven kinds of weight with exact counts, as they are after ``step`` of ``steps``.
+
+    Capacity equals the count, unless counts move: under a density that falls it is the stair the count is on
+    (``density_path``), under ``drop="global_magnitude"`` it is ``capacity_slack`` times the count.
 
     Raises:
       ConfigError: a rule of ``topology.rules`` matches no kind.
       ValueError: a width that the block or the shares do not divide (``config.resolve`` says so first).
     """
     grids = _grids(model, topology)
-    counts = allocation.allocate(
-        grids, topology.density, topology.allocation, topology.attention_mlp_ratio, topology.rules
-    )
+
+    def counts_at(density: float) -> dict[str, int]:
+        return allocation.allocate(grids, density, topology.allocation, topology.attention_mlp_ratio, topology.rules)
+
+    counts = counts_at(density_path.density_at(topology, step, steps))
+    capacities = counts_at(density_path.capacity_density_at(topology, step, steps))
+    last = counts_at(topology.density)
+    if topology.drop == "global_magnitude":
+        capacities = {
+            name: min(math.ceil(count / grids[name].shards * topology.capacity_slack), grids[name].cells_per_share)
+            * grids[name].shards
+            for name, count in counts.items()
+        }
     return {
-        name: SparseWeight(name=name, grid=grid, count=counts[name], capacity=counts[name])
+        name: SparseWeight(name, grid, counts[name], capacities[name], shrinks=last[name] < counts[name])
         for name, grid in grids.items()
     }
 

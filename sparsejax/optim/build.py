@@ -29,27 +29,25 @@ import optax
 from sparsejax.config import OptimConfig
 from sparsejax.optim.clip import clip_by_global_norm
 from sparsejax.optim.forms import Form
-from sparsejax.optim.schedules import learning_rate
 from sparsejax.optim.sparse_adam import MomentDtype, scale_by_sparse_adam
 
 
 def build_optimizer(
-    config: OptimConfig, steps: int, densities: Any, decay_mask: Any, rounding_seed: int
+    config: OptimConfig, densities: Any, decay_mask: Any, rounding_seed: int
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a run: ``sparse_adam`` with every setting taken from the configuration.
+    """The optimizer of a run: ``sparse_adam`` with every setting taken from the configuration, but for the rate.
+
+    Its updates are still to be multiplied by minus the learning rate. The train step does that from a table, an
+    argument of the program, so that runs with other rates share one compilation.
 
     Args:
       config: resolved settings.
-      steps: length of the run, for the learning-rate shape.
       densities: realised densities with the structure of the parameters, see ``scale_by_sparse_adam``.
       decay_mask: bools with the structure of the parameters; False (norms, embeddings) exempts from weight decay.
       rounding_seed: seed of the stochastic rounding of bfloat16 moments.
-
-    Raises:
-      ConfigError: more learning-rate restarts than the run has steps for.
     """
     return sparse_adam(
-        learning_rate(config, steps),
+        None,
         densities,
         b1=config.b1,
         b2=config.b2,
@@ -66,7 +64,7 @@ def build_optimizer(
 
 
 def sparse_adam(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: optax.ScalarOrSchedule | None,
     densities: Any,
     *,
     weight_decay: float = 0.0,
@@ -88,7 +86,7 @@ def sparse_adam(
     ``"smet_code"`` it is coupled, added to the clipped gradient, as in the published code.
 
     Args:
-      learning_rate: a float or an optax schedule.
+      learning_rate: a float or an optax schedule; None leaves that last factor to the caller.
       densities: floats with the structure of the parameters; below 1 a leaf is ``values [..., n, bk, bn]``.
       weight_decay: 0 leaves it out; above 0 ``update`` needs the parameters.
       decay_mask: bools with the structure of the parameters, True where weight decay applies; None decays all.
@@ -122,4 +120,6 @@ def sparse_adam(
     decay = [optax.add_decayed_weights(weight_decay, mask=decay_mask)] if weight_decay > 0 else []
     stages = [clip_by_global_norm(clip)] if clip > 0 else []
     stages += [*decay, adam] if form == "smet_code" else [adam, *decay]
-    return optax.with_extra_args_support(optax.chain(*stages, optax.scale_by_learning_rate(learning_rate)))
+    if learning_rate is not None:
+        stages.append(optax.scale_by_learning_rate(learning_rate))
+    return optax.with_extra_args_support(optax.chain(*stages))

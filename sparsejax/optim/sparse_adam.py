@@ -6,7 +6,8 @@ example ``layers/attention/q/values``. Axes: n slots, bk x bn the block, behind 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -104,13 +105,30 @@ def remap(opt_state: Any, old_slots: Mapping[str, jax.Array]) -> Any:
     Raises:
       ValueError: no or several ``SparseAdamState``, a path that is no block-sparse leaf, or a map of another shape.
     """
+    moves = {path: functools.partial(gather_slots, old_slot=old_slot) for path, old_slot in old_slots.items()}
+    return remap_state(opt_state, moves)
+
+
+def remap_state(opt_state: Any, moves: Mapping[str, Callable[[jax.Array], jax.Array]]) -> Any:
+    """Apply ``moves[path]`` to both moments and to the ages of each named block-sparse leaf.
+
+    Args:
+      opt_state: any optax state that contains exactly one ``SparseAdamState``.
+      moves: for the path of every leaf to change a function of an array ``[..., n]`` or ``[..., n, bk, bn]``.
+
+    Returns:
+      ``opt_state`` with that one state replaced.
+
+    Raises:
+      ValueError: no or several ``SparseAdamState``, or a path that is no block-sparse leaf.
+    """
     found = sparse_adam_state(opt_state)
-    for path in old_slots:
+    for path in moves:
         if path not in found.ages:
             raise ValueError(f"old_slots names {path}, which is no block-sparse leaf; those are {sorted(found.ages)}")
 
     def follow(path: str, array: jax.Array) -> jax.Array:
-        return gather_slots(array, old_slots[path]) if path in old_slots else array
+        return moves[path](array) if path in moves else array
 
     def follow_moment(key_path: Any, moment: jax.Array) -> jax.Array:
         return follow(_join(key_path), moment)

@@ -9,6 +9,12 @@ from __future__ import annotations
 import zlib
 
 import jax
+import numpy as np
+
+
+def seed_argument(seed: int) -> np.ndarray:
+    """A seed as an argument of a compiled program, uint32; gives the keys that the integer itself would give."""
+    return np.asarray(seed & 0xFFFFFFFF, np.uint32)
 
 
 def weight_key(seed: int | jax.Array, step: int | jax.Array, name: str, layer: int | jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
-"""One rewiring of one weight: drop the blocks with the lowest scores, grow as many where none were.
+"""One rewiring of one weight: some blocks go, some places get a block.
 
-Axes: n slots, S shares, m cells of a share, c = n / S slots of a share. Pure functions of arrays; counts are
-static and the number dropped is a traced scalar, so rewiring at any rate is one compiled program (design D5).
+Axes: n slots, S shares, m cells of a share, c = n / S slots of a share. Pure functions of arrays; shapes are static
+and the numbers dropped and grown are traced scalars, so rewiring at any rate is one compiled program (design D5).
+What goes is decided first, then what may come, then what comes; ``rewire`` does all three for the plain case.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ class Rewiring:
       index: the new topology.
       old_slot: ``[n]`` int32, for every new slot the slot its block had before, -1 where the block was
         grown now (or the slot is free). Everything stored per block moves by this map.
+      former_slot: ``[n]`` int32, the same, but a block dropped and grown in this very rewiring names the slot it
+        had: where its old weights are, for those who keep them.
     """
 
     index: Index
     old_slot: jax.Array
+    former_slot: jax.Array
 
 
 def drop_count(rate: float, grid: BlockGrid, active: int, regrow_dropped: bool) -> int:
@@ -60,9 +64,6 @@ def rewire(
 ) -> Rewiring:
     """Drop the ``count`` lowest-scored blocks of each share and grow the ``count`` highest-scored inactive places.
 
-    Under ``balance="column"`` the lowest scores of the share still decide what goes (rounding a rate per
-    column would freeze small columns), each column then regrows as many as it lost.
-
     Args:
       index: the topology before.
       grid: the weight's grid.
@@ -71,48 +72,100 @@ def rewire(
       count: blocks to replace in each share, from ``drop_count``; may be traced.
       regrow_dropped: whether a place emptied by this rewiring may be grown again at once.
     """
-    cells = grid.cells_per_share
-    position_Sc = positions_of(index, grid)
-    slots_Sc = jnp.arange(position_Sc.size, dtype=jnp.int32).reshape(position_Sc.shape)
-    share = jax.vmap(lambda p, slot, ds, gs: _rewire_share(grid, p, slot, ds, gs, count, regrow_dropped))
-    active_Sm, slot_of_cell_Sm = share(position_Sc, slots_Sc, drop_score.reshape(position_Sc.shape), grow_score)
-    new_position_Sc = positions_from_mask(active_Sm, position_Sc.shape[1])
-    free = new_position_Sc >= cells
-    old_Sc = jnp.take_along_axis(slot_of_cell_Sm, jnp.where(free, 0, new_position_Sc), axis=1)
-    old_slot = jnp.where(free, -1, old_Sc).reshape(-1)
-    return Rewiring(index=index_from_positions(new_position_Sc, grid), old_slot=old_slot)
+    everything = jnp.ones(drop_score.shape, bool)
+    dropped = choose_drops(index, grid, drop_score, everything, count, regrow_dropped)
+    return regrow(index, grid, dropped, grow_score, count, regrow_dropped)
 
 
-def _rewire_share(
+def choose_drops(
+    index: Index,
     grid: BlockGrid,
-    position_c: jax.Array,
-    slot_c: jax.Array,
-    drop_score_c: jax.Array,
-    grow_score_m: jax.Array,
+    score: jax.Array,
+    allowed: jax.Array,
     count: jax.Array | int,
     regrow_dropped: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """New activity ``[m]`` of one share, and the old slot of every kept cell (-1 elsewhere)."""
+) -> jax.Array:
+    """The slots whose blocks go, ``[n]`` bool: the ``count`` lowest-scored allowed ones of each share.
+
+    Under ``balance="column"`` the lowest scores of the share still decide (rounding a rate per column would freeze
+    small columns); but a column that cannot regrow what it just lost gives up no more than it has inactive places.
+
+    Args:
+      index: the topology before.
+      grid: the weight's grid.
+      score: ``[n]``, low goes first, ties by the lower index.
+      allowed: ``[n]`` bool, blocks that may go. Free slots never do.
+      count: for every share, or ``[S]``; if fewer are allowed, all of them go.
+      regrow_dropped: whether a place emptied by this rewiring may be grown again at once.
+    """
+    position_Sc = positions_of(index, grid)
+    shape = position_Sc.shape
+
+    def share(position_c: jax.Array, score_c: jax.Array, allowed_c: jax.Array, count: jax.Array) -> jax.Array:
+        allowed_c = allowed_c & (position_c < grid.cells_per_share)
+        if grid.balance == "column" and not regrow_dropped:
+            allowed_c = allowed_c & _within_room(grid, position_c, score_c)
+        return lowest(score_c, allowed_c, count)
+
+    counts_S = jnp.broadcast_to(jnp.asarray(count, jnp.int32), shape[:1])
+    dropped_Sc = jax.vmap(share)(position_Sc, score.reshape(shape), allowed.reshape(shape), counts_S)
+    return dropped_Sc.reshape(-1)
+
+
+def candidates(index: Index, grid: BlockGrid, dropped: jax.Array, regrow_dropped: bool) -> jax.Array:
+    """The places a block may be grown in, ``[S, m]`` bool: inactive before, or dropped now if ``regrow_dropped``."""
+    position_Sc = positions_of(index, grid)
+    stays_Sc = ~dropped.reshape(position_Sc.shape) if regrow_dropped else jnp.ones(position_Sc.shape, bool)
+    return ~_mask_of_cells(grid, position_Sc, stays_Sc)
+
+
+def regrow(
+    index: Index,
+    grid: BlockGrid,
+    dropped: jax.Array,
+    grow_score: jax.Array,
+    count: jax.Array | int,
+    regrow_dropped: bool,
+) -> Rewiring:
+    """Take ``dropped`` away and grow the ``count`` highest-scored candidate places of each share.
+
+    Under ``balance="column"`` each column regrows exactly as many as it lost, whatever ``count`` says: its counts
+    are static. Otherwise growing fewer than were dropped leaves free slots, growing more fills free slots.
+
+    Args:
+      index: the topology before.
+      grid: the weight's grid.
+      dropped: ``[n]`` bool, from ``choose_drops``.
+      grow_score: ``[S, m]``, high comes first, ties by the lower index; see ``candidates`` for where.
+      count: for every share, or ``[S]``; never more than there are slots left.
+      regrow_dropped: whether a place emptied by this rewiring may be grown again at once.
+    """
     cells = grid.cells_per_share
-    slot_m = jnp.full((cells,), -1, jnp.int32).at[position_c].set(slot_c, mode="drop")
-    score_m = jnp.zeros((cells,), drop_score_c.dtype).at[position_c].set(drop_score_c, mode="drop")
-    active_m = slot_m >= 0
-    by_column = (grid.share_columns, grid.share_rows)
-    droppable_m = active_m
-    if grid.balance == "column" and not regrow_dropped:
-        room = grid.share_rows - jnp.sum(active_m.reshape(by_column), axis=1)
-        within = jax.vmap(lowest)(score_m.reshape(by_column), active_m.reshape(by_column), room)
-        droppable_m = within.reshape(-1)
-    dropped_m = lowest(score_m, droppable_m, count)
-    candidate_m = ~active_m | dropped_m if regrow_dropped else ~active_m
+    position_Sc = positions_of(index, grid)
+    slot_Sc = jnp.arange(position_Sc.size, dtype=jnp.int32).reshape(position_Sc.shape)
+    dropped_Sc = dropped.reshape(position_Sc.shape)
+    former_Sm = jax.vmap(lambda p, slot: jnp.full((cells,), -1, jnp.int32).at[p].set(slot, mode="drop"))(
+        position_Sc, slot_Sc
+    )
+    kept_Sm = _mask_of_cells(grid, position_Sc, ~dropped_Sc)
+    candidate_Sm = candidates(index, grid, dropped, regrow_dropped)
+    counts_S = jnp.broadcast_to(jnp.asarray(count, jnp.int32), position_Sc.shape[:1])
     if grid.balance == "column":
-        lost = jnp.sum(dropped_m.reshape(by_column), axis=1)
-        grown = jax.vmap(lowest)(-grow_score_m.reshape(by_column), candidate_m.reshape(by_column), lost)
-        grown_m = grown.reshape(-1)
+        by_column = (grid.shards, grid.share_columns, grid.share_rows)
+        lost_SC = jnp.sum(((former_Sm >= 0) & ~kept_Sm).reshape(by_column), axis=2)
+        pick = jax.vmap(jax.vmap(lowest))
+        grown_Sm = pick(-grow_score.reshape(by_column), candidate_Sm.reshape(by_column), lost_SC).reshape(-1, cells)
     else:
-        grown_m = lowest(-grow_score_m, candidate_m, jnp.sum(dropped_m))
-    kept_m = active_m & ~dropped_m
-    return kept_m | grown_m, jnp.where(kept_m, slot_m, -1)
+        grown_Sm = jax.vmap(lowest)(-grow_score, candidate_Sm, counts_S)
+    new_position_Sc = positions_from_mask(kept_Sm | grown_Sm, position_Sc.shape[1])
+
+    def of_new_slots(slot_Sm: jax.Array) -> jax.Array:
+        free = new_position_Sc >= cells
+        found = jnp.take_along_axis(slot_Sm, jnp.where(free, 0, new_position_Sc), axis=1)
+        return jnp.where(free, -1, found).reshape(-1)
+
+    old_Sm = jnp.where(kept_Sm, former_Sm, -1)
+    return Rewiring(index_from_positions(new_position_Sc, grid), of_new_slots(old_Sm), of_new_slots(former_Sm))
 
 
 def move_values(values: jax.Array, rewiring: Rewiring) -> jax.Array:
@@ -123,3 +176,20 @@ def move_values(values: jax.Array, rewiring: Rewiring) -> jax.Array:
 def apply(weight: BlockSparse, rewiring: Rewiring) -> BlockSparse:
     """The weight after the rewiring."""
     return BlockSparse(values=move_values(weight.values, rewiring), index=rewiring.index, grid=weight.grid)
+
+
+def _mask_of_cells(grid: BlockGrid, position_Sc: jax.Array, chosen_Sc: jax.Array) -> jax.Array:
+    """``[S, m]`` bool, True at the positions of the chosen slots; free slots lie outside."""
+    nothing = jnp.zeros((grid.cells_per_share,), bool)
+    return jax.vmap(lambda position, chosen: nothing.at[position].set(chosen, mode="drop"))(position_Sc, chosen_Sc)
+
+
+def _within_room(grid: BlockGrid, position_c: jax.Array, score_c: jax.Array) -> jax.Array:
+    """``[c]`` bool: the lowest scores of each column, as many as the column has inactive places."""
+    cells = grid.cells_per_share
+    by_column = (grid.share_columns, grid.share_rows)
+    active_m = jnp.zeros((cells,), bool).at[position_c].set(True, mode="drop").reshape(by_column)
+    score_m = jnp.zeros((cells,), score_c.dtype).at[position_c].set(score_c, mode="drop").reshape(by_column)
+    room = grid.share_rows - jnp.sum(active_m, axis=1)
+    within_m = jax.vmap(lowest)(score_m, active_m, room).reshape(-1)
+    return within_m.at[position_c].get(mode="fill", fill_value=False)

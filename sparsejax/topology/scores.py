@@ -20,26 +20,58 @@ _EXPONENT_OF_FLOAT32 = 0x7F800000
 def magnitude(values: jax.Array) -> jax.Array:
     """Drop score ``sum |w|`` of every block as an integer, ``[n]`` int32 (SMET, arXiv 2606.00888, section 3).
 
+    See ``magnitude_of``; the scale is that of the weight itself.
+    """
+    return magnitude_of(values)[0]
+
+
+def magnitude_of(values: jax.Array, peak: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """``sum |w|`` of every block as an integer, and the weight that one unit of it stands for.
+
     Float sums change with the order of addition, and that order changes with the mesh. So |w| is scaled by the
-    largest power of two ``p <= max|w|`` of the weight, rounded to an integer, and summed exactly:
+    largest power of two ``p <= peak``, rounded to an integer, and summed exactly:
     ``score = sum round(|w| / p * 2**(bits - 1))``, ``bits = min(24, 31 - log2(bk * bn))`` rounded down. Scaling by
     powers of two is exact, so every platform finds the same integers. A block of one element needs no sum: its
     score is the bit pattern of |w|, which orders like |w| and never ties by rounding.
 
     Args:
-      values: ``[n, bk, bn]`` of one weight, any float dtype.
+      values: ``[..., bk, bn]``, any float dtype.
+      peak: largest |w| the scale must hold, a float32 scalar; None is that of ``values``.
+
+    Returns:
+      ``(score, unit)``: ``[...]`` int32, and ``p / 2**(bits - 1)``, a float32 scalar.
     """
-    absolute = jnp.abs(values.astype(jnp.float32))
     elements = values.shape[-1] * values.shape[-2]
     if elements == 1:
-        return jax.lax.bitcast_convert_type(absolute, jnp.int32).reshape(values.shape[:-2])
-    bits = min(_SIGNIFICAND_BITS, 31 - (elements - 1).bit_length())
-    peak_bits = jax.lax.bitcast_convert_type(jnp.max(absolute), jnp.int32)
-    power = jax.lax.bitcast_convert_type(peak_bits & _EXPONENT_OF_FLOAT32, jnp.float32)
-    below_two = jnp.where(power > 0, absolute / jnp.where(power > 0, power, 1.0), 0.0)
+        absolute = jnp.abs(values.astype(jnp.float32))
+        return jax.lax.bitcast_convert_type(absolute, jnp.int32).reshape(values.shape[:-2]), jnp.float32(1)
+    whole = integers(jnp.abs(values), peak)
+    power = _power_below(_peak(values) if peak is None else peak)
+    return jnp.sum(whole, axis=(-2, -1), dtype=jnp.int32), power / 2.0 ** (_bits(elements) - 1)
+
+
+def integers(values: jax.Array, peak: jax.Array | None = None) -> jax.Array:
+    """The weights as signed integers on the scale of ``magnitude_of``, ``[..., bk, bn]`` int32."""
+    bits = _bits(values.shape[-1] * values.shape[-2])
+    power = _power_below(_peak(values) if peak is None else peak)
+    below_two = jnp.where(power > 0, values.astype(jnp.float32) / jnp.where(power > 0, power, 1.0), 0.0)
     # Rounding may lift the peak to 2**bits, where a full block would overflow.
-    whole = jnp.minimum(jnp.round(below_two * 2.0 ** (bits - 1)), 2.0**bits - 1)
-    return jnp.sum(whole.astype(jnp.int32), axis=(-2, -1), dtype=jnp.int32)
+    largest = 2.0**bits - 1
+    return jnp.clip(jnp.round(below_two * 2.0 ** (bits - 1)), -largest, largest).astype(jnp.int32)
+
+
+def _bits(elements: int) -> int:
+    return min(_SIGNIFICAND_BITS, 31 - (elements - 1).bit_length())
+
+
+def _peak(values: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(values.astype(jnp.float32)))
+
+
+def _power_below(peak: jax.Array) -> jax.Array:
+    """The largest power of two that is at most ``peak``; 0 for 0."""
+    bits = jax.lax.bitcast_convert_type(peak, jnp.int32)
+    return jax.lax.bitcast_convert_type(bits & _EXPONENT_OF_FLOAT32, jnp.float32)
 
 
 def random(key: jax.Array, grid: BlockGrid) -> jax.Array:

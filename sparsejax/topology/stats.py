@@ -34,6 +34,21 @@ def overlap(one: Index, other: Index, grid: BlockGrid) -> jax.Array:
     return jnp.sum(mine & theirs) / jnp.maximum(jnp.sum(mine), 1)
 
 
+def survival(old_slot: jax.Array, young: jax.Array) -> jax.Array:
+    """Fraction of the blocks in the slots ``young [n]`` (bool, before a rewiring) that the rewiring kept; NaN of none.
+
+    ``old_slot [n]`` is the rewiring's map from new to old slots.
+    """
+    slots = young.shape[0]
+    kept = jnp.zeros((slots,), bool).at[jnp.where(old_slot < 0, slots, old_slot)].set(True, mode="drop")
+    return jnp.sum(kept & young) / jnp.sum(young)
+
+
+def distance(one: Index, other: Index, grid: BlockGrid) -> jax.Array:
+    """Fraction of all places that are active in exactly one of the two (SR-STE's SAD, Zhou et al. 2021, normalised)."""
+    return jnp.mean(activity(one, grid) != activity(other, grid))
+
+
 def dead_lines(index: Index, grid: BlockGrid) -> tuple[jax.Array, jax.Array]:
     """Fractions of block rows (inputs nobody reads) and block columns (outputs nobody writes) without a block."""
     active = activity(index, grid)

@@ -8,6 +8,7 @@ aside under ``checkpoints-broken/`` and the one before it is used: nothing is de
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -107,18 +108,18 @@ class Checkpoints:
                 return metadata["config"]
         return None
 
-    def restore(self, abstract: TrainState) -> TrainState | None:
+    def restore(self, abstract_at: Callable[[int], TrainState]) -> TrainState | None:
         """The newest checkpoint that can be read, or None if the run has none.
 
         Args:
-          abstract: shapes, dtypes and shardings to restore into (those of the current mesh).
+          abstract_at: shapes, dtypes and shardings of a step to restore into (those of the current mesh).
 
         Raises:
           CheckpointError: there are checkpoints, but none can be read; a run never restarts at 0 by itself.
         """
         found = self.steps
         for step in reversed(found):
-            state = self._load(step, abstract)
+            state = self._load(step, abstract_at(step))
             if state is not None:
                 return state
         if found:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 
 import jax
@@ -100,7 +101,9 @@ def drift(run: str, recipe: Recipe, params: Tree, topology: Tree, tolerance: flo
     The measures: ``unmoved``, ``initial_overlap`` and ``mask_distance`` (of the masks at the end and at the start),
     and ``rank_share`` where both widths are at most ``RANK_LIMIT``.
     """
-    first_params, first_topology = jax.jit(lambda: functional.initial_trees(recipe.build))()
+    seeds = recipe.run.seeds
+    fresh = partial(functional.initial_trees, partial(recipe.build, seeds.init, seeds.topology))
+    first_params, first_topology = jax.jit(fresh)()
     rows = []
     for name, weight in recipe.weights.items():
         start = stacked_weight(recipe, first_params, first_topology, name)

@@ -56,9 +56,10 @@ def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> O
         with Checkpoints(
             workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every, notice=notice
         ) as checkpoints:
-            restored = checkpoints.restore(concrete(recipe.abstract))
+            restored = checkpoints.restore(lambda step: concrete(recipe.at_stage(step).abstract))
             state = init_state(recipe) if restored is None else restored
             start = int(state.step)
+            recipe = recipe.at_stage(start)
             if restored is not None:
                 notice(f"continuing from step {start} of {recipe.steps}")
             with RunLog(workdir, start) as log, ProgressDisplay(console, start, recipe.steps) as display:

@@ -19,7 +19,8 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
     """Bytes of the seven maskable kinds of weight, and of the whole state.
 
     ``state`` may hold arrays or ``jax.ShapeDtypeStruct``. Gradients are the outputs of the run's own gradient
-    function, taken abstractly: they exist inside a step only, at exactly these shapes.
+    function, taken abstractly: they exist inside a step only, at exactly these shapes. What is kept per place for
+    rewiring (explored bits, scores of a growth rule with a memory) counts as indices.
     """
     adam = sparse_adam_state(state.opt_state)
     target = jax.ShapeDtypeStruct((recipe.run.train.batch_size, recipe.run.data.sequence_length), "int32")
@@ -32,14 +33,14 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
 
     maskable = StateBytes(
         values=nbytes(of_weights(state.params)),
-        indices=nbytes(of_weights(state.topology)),
+        indices=nbytes([of_weights(state.topology), state.explored, state.scores]),
         ages=nbytes(adam.ages),
         moments=nbytes([of_weights(adam.mu), of_weights(adam.nu)]),
         gradients=nbytes(of_weights(gradients)),
     )
     whole = StateBytes(
         values=nbytes(state.params),
-        indices=nbytes(state.topology),
+        indices=nbytes([state.topology, state.explored, state.scores]),
         ages=nbytes(adam.ages),
         moments=nbytes([adam.mu, adam.nu]),
         gradients=nbytes(gradients),

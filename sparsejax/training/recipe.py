@@ -19,7 +19,12 @@ from sparsejax.models.llama import Llama
 from sparsejax.models.shapes import DecoderShape, shape_of_model
 from sparsejax.models.weight_table import SparseWeight, mlp_width, weight_table
 from sparsejax.optim.build import build_optimizer
-from sparsejax.topology.blocks import BlockIndex, FlatIndex, Index
+from sparsejax.optim.schedules import learning_rate
+from sparsejax.topology import stats
+from sparsejax.topology.blocks import BlockGrid, BlockIndex, FlatIndex, Index
+from sparsejax.topology.density_path import decays
+from sparsejax.topology.growth import REMEMBERING
+from sparsejax.topology.keys import seed_argument
 from sparsejax.topology.rewire import drop_count
 from sparsejax.training.state import TrainState, Tree
 
@@ -36,22 +41,25 @@ class Recipe:
       steps: optimizer steps of the whole run.
       vocab_size: rows of the embedding.
       start_id: token in front of every row.
+      stage: step whose slots the arrays have; 0 unless the density falls, see ``topology.density_path``.
       weights: the weight kinds with their grids and counts, dense kinds included.
       implementations: ``block_matmul`` implementation of each sparse kind, resolved from ``auto``.
       graphdef: the model without its arrays; ``functional.merge`` with params and topology gives it back.
-      build: makes the model with fresh arrays, a pure function of the seeds.
+      build: makes the model with fresh arrays, a pure function of ``(init_seed, topology_seed)``.
       abstract: shapes and dtypes of the whole ``TrainState``.
-      optimizer: the Optax chain.
+      optimizer: the Optax chain, whose updates are still to be multiplied by minus the learning rate.
     """
 
     run: RunConfig
     steps: int
     vocab_size: int
     start_id: int
+    platform: str
+    stage: int
     weights: Mapping[str, SparseWeight]
     implementations: Mapping[str, str]
     graphdef: nnx.GraphDef
-    build: Callable[[], Llama]
+    build: Callable[[int | jax.Array, int | jax.Array], Llama]
     abstract: TrainState
     optimizer: optax.GradientTransformationExtraArgs
 
@@ -66,12 +74,38 @@ class Recipe:
         return {name: weight for name, weight in self.weights.items() if not weight.dense}
 
     @property
+    def initial(self) -> dict[str, SparseWeight]:
+        """The sparse kinds with the counts that the run starts with."""
+        table = weight_table(self.run.model, self.run.topology, 0, self.steps)
+        return {name: table[name] for name in self.sparse}
+
+    @property
     def rewires(self) -> bool:
         """Whether the topology of this run ever changes."""
         return self.run.topology.drop != "none" and bool(self.sparse)
 
+    @property
+    def rates(self) -> jax.Array:
+        """Learning rate of every update of the run, ``[steps]`` float32: an argument of the train step."""
+        return jax.vmap(learning_rate(self.run.optim, self.steps))(jnp.arange(self.steps)).astype(jnp.float32)
 
-def build_recipe(run: RunConfig, *, steps: int, vocab_size: int, start_id: int, platform: str) -> Recipe:
+    def at_stage(self, step: int) -> Recipe:
+        """The recipe of the same run with the slots that its weights have after ``step``."""
+        if not decays(self.run.topology):
+            return self
+        return build_recipe(
+            self.run,
+            steps=self.steps,
+            vocab_size=self.vocab_size,
+            start_id=self.start_id,
+            platform=self.platform,
+            stage=step,
+        )
+
+
+def build_recipe(
+    run: RunConfig, *, steps: int, vocab_size: int, start_id: int, platform: str, stage: int = 0
+) -> Recipe:
     """Build and check the static half of a run.
 
     Args:
@@ -80,11 +114,14 @@ def build_recipe(run: RunConfig, *, steps: int, vocab_size: int, start_id: int, 
       vocab_size: size of the tokenizer.
       start_id: the tokenizer's start token.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``, where the programs will run; ``auto`` is resolved for it.
+      stage: the step whose slots the arrays shall have; matters only where the density falls.
 
     Raises:
-      ConfigError: a block, share or drop rate that cannot work for one of the weights.
+      ConfigError: a block, share or drop rate that cannot work for one of the weights, or more learning-rate
+        restarts than the run has steps for.
     """
-    weights = weight_table(run.model, run.topology)
+    learning_rate(run.optim, steps)
+    weights = weight_table(run.model, run.topology, stage, steps)
     sparse = {name: weight for name, weight in weights.items() if not weight.dense}
     _check_rate(run, sparse)
     implementations = {
@@ -96,37 +133,65 @@ def build_recipe(run: RunConfig, *, steps: int, vocab_size: int, start_id: int, 
         run.model,
         weights,
         vocab_size=vocab_size,
-        init_seed=run.seeds.init,
-        topology_seed=run.seeds.topology,
         implementations=implementations,
     )
-    model = functional.abstract(build)
+    model = functional.abstract(partial(build, run.seeds.init, run.seeds.topology))
     params = model.params
     optimizer = build_optimizer(
         run.optim,
-        steps,
         densities=_density_tree(params, sparse),
         decay_mask=jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _UNDECAYED, params),
         rounding_seed=run.seeds.init,
     )
-    abstract = jax.eval_shape(partial(_fresh_state, optimizer), params, model.topology)
+    abstract = jax.eval_shape(partial(_fresh_state, run, sparse, optimizer), params, model.topology)
     return Recipe(
-        run, steps, vocab_size, start_id, weights, implementations, model.graphdef, build, abstract, optimizer
+        run,
+        steps,
+        vocab_size,
+        start_id,
+        platform,
+        stage,
+        weights,
+        implementations,
+        model.graphdef,
+        build,
+        abstract,
+        optimizer,
     )
 
 
 def init_state(recipe: Recipe) -> TrainState:
-    """The state before the first step: a pure function of the seeds."""
+    """The state before the first step: a pure function of the seeds, which are arguments of the program."""
 
-    def init() -> TrainState:
-        return _fresh_state(recipe.optimizer, *functional.initial_trees(recipe.build))
+    def init(init_seed: jax.Array, topology_seed: jax.Array) -> TrainState:
+        trees = functional.initial_trees(partial(recipe.build, init_seed, topology_seed))
+        return _fresh_state(recipe.run, recipe.sparse, recipe.optimizer, *trees)
 
-    return jax.jit(init)()
+    seeds = recipe.run.seeds
+    return jax.jit(init)(seed_argument(seeds.init), seed_argument(seeds.topology))
 
 
-def _fresh_state(optimizer: optax.GradientTransformationExtraArgs, params: Tree, topology: Tree) -> TrainState:
+def _fresh_state(
+    run: RunConfig,
+    sparse: Mapping[str, SparseWeight],
+    optimizer: optax.GradientTransformationExtraArgs,
+    params: Tree,
+    topology: Tree,
+) -> TrainState:
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, topology, optimizer.init(params), zero, zero)
+    moving = sparse if run.topology.drop != "none" else {}
+    explored = {name: explored_bits(index_of(topology, name), weight.grid) for name, weight in moving.items()}
+    scores = {
+        name: jnp.zeros((run.model.layers, weight.grid.shards, weight.grid.cells_per_share), jnp.float32)
+        for name, weight in moving.items()
+        if run.topology.grow in REMEMBERING
+    }
+    return TrainState(zero, params, topology, optimizer.init(params), zero, zero, explored, scores)
+
+
+def explored_bits(index: Index, grid: BlockGrid) -> jax.Array:
+    """One bit a place, ``[L, ceil(cells / 8)]`` uint8, set where a stacked index has a block."""
+    return jax.vmap(lambda one: jnp.packbits(stats.activity(one, grid).reshape(-1)))(index)
 
 
 def index_of(topology: Tree, name: str) -> Index:
@@ -164,7 +229,9 @@ def values_path(name: str) -> str:
 
 
 def _density_tree(params: Tree, sparse: Mapping[str, SparseWeight]) -> Any:
-    by_path = {values_path(name): weight.density for name, weight in sparse.items()}
+    # Below 1 marks a leaf as blocks, even one that is still full because its density will fall.
+    almost = 1.0 - 2.0**-20
+    by_path = {values_path(name): min(weight.density, almost) for name, weight in sparse.items()}
 
     def density(path: tuple[Any, ...], _: Any) -> float:
         joined = "/".join(str(part.key) for part in path)
@@ -176,13 +243,20 @@ def _density_tree(params: Tree, sparse: Mapping[str, SparseWeight]) -> Any:
 def _check_rate(run: RunConfig, sparse: Mapping[str, SparseWeight]) -> None:
     """A rate that rounds to no block at all would silently freeze a weight for the whole run."""
     topology = run.topology
-    if topology.drop == "none":
+    if topology.drop == "none" or decays(topology):
         return
     for name, weight in sparse.items():
         active = weight.count // weight.grid.shards
-        if drop_count(topology.rate, weight.grid, active, topology.regrow_dropped) < 1:
+        count = drop_count(topology.rate, weight.grid, active, topology.regrow_dropped)
+        if count < 1:
             raise ConfigError(
                 f"topology.rate={topology.rate:g}: replaces none of the {active} blocks a share of {name} has "
                 f"({weight.grid.cells_per_share} places); use a higher rate, smaller blocks, another density "
                 "or topology.method=static"
+            )
+        if topology.drop == "global_magnitude" and weight.capacity - weight.count < count * weight.grid.shards:
+            raise ConfigError(
+                f"topology.capacity_slack={topology.capacity_slack:g}: {name} has {weight.capacity} slots for "
+                f"{weight.count} blocks, too few to grow what other weights drop; use at least {1 + topology.rate:g}, "
+                "or a lower density"
             )

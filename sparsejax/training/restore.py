@@ -48,7 +48,7 @@ def restore_run(workdir: Path, notice: Notice) -> TrainedRun:
     with Checkpoints(
         workdir, keep_last=train.keep_last, keep_every=train.keep_every, notice=notice, owner=False
     ) as saved:
-        state = saved.restore(concrete(recipe.abstract))
+        state = saved.restore(lambda step: concrete(recipe.at_stage(step).abstract))
     if state is None:
         raise ConfigError(f"--workdir={workdir}: has no checkpoint yet; train until the first one is saved")
-    return TrainedRun(run, recipe, state, tokenizer)
+    return TrainedRun(run, recipe.at_stage(int(state.step)), state, tokenizer)

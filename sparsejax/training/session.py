@@ -1,7 +1,7 @@
 """One process's share of a run: the steps between a start and an end, and what is due after each.
 
 "Step" s means: s batches have been consumed. What is due after step s happens in this order: log row,
-rewiring, evaluation, checkpoint. So a checkpoint of step s holds the topology after the rewiring of step s,
+scores and rewiring, evaluation, checkpoint. So a checkpoint of step s holds the topology after the rewiring of step s,
 and a resumed run continues with batch s.
 """
 
@@ -13,12 +13,9 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from sparsejax.data.pipeline import Corpus, TrainBatches, validation_batches
-from sparsejax.optim.schedules import learning_rate
-from sparsejax.topology.rewire import drop_count
-from sparsejax.topology.schedules import drop_rate, rewires_after
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
 from sparsejax.training.interrupts import Interrupts
@@ -27,8 +24,10 @@ from sparsejax.training.profile import StepProfiler
 from sparsejax.training.progress import ProgressDisplay
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.result import write_result
+from sparsejax.training.rewire_plan import is_due
+from sparsejax.training.rewirer import Rewirer
 from sparsejax.training.state import TrainState
-from sparsejax.training.steps import Metrics, make_eval_step, make_rewire_step, make_train_step
+from sparsejax.training.steps import Metrics, make_eval_step, make_train_step
 from sparsejax.training.throughput import Throughput
 
 DIVERGED = 4
@@ -68,19 +67,24 @@ class Session:
         workdir: Path,
     ) -> None:
         """Compile nothing yet; ``run`` does the work."""
-        self.recipe, self.corpus, self.batches = recipe, corpus, batches
+        self.corpus, self.batches = corpus, batches
         self.checkpoints, self.interrupts = checkpoints, interrupts
         self.log, self.display, self.workdir = log, display, workdir
-        self.train_step = jax.jit(make_train_step(recipe), donate_argnums=0)
-        self.rewire_step = jax.jit(make_rewire_step(recipe), donate_argnums=0)
-        self.eval_step = jax.jit(make_eval_step(recipe))
-        self.rate = learning_rate(recipe.run.optim, recipe.steps)
-        self.throughput = Throughput(recipe)
+        self.rewirer = Rewirer(recipe, log)
+        self.rates = recipe.rates
+        self._use(recipe)
         self.saved_step = -1
         self.window: list[Metrics] = []
         self.window_start = time.monotonic()
         self.session_start = time.monotonic()
         self.data_wait = 0.0
+
+    def _use(self, recipe: Recipe) -> None:
+        """Take the programs of ``recipe``; again whenever the slots of the weights were cut."""
+        self.recipe = recipe
+        self.train_step = jax.jit(make_train_step(recipe), donate_argnums=0)
+        self.eval_step = jax.jit(make_eval_step(recipe))
+        self.throughput = Throughput(recipe)
 
     def run(self, state: TrainState) -> Outcome:
         """Train from ``state`` on; returns what happened (see ``Outcome``)."""
@@ -98,7 +102,7 @@ class Session:
                 waited = time.monotonic()
                 batch_BT = next(stream)
                 self.data_wait += time.monotonic() - waited
-                state, metrics = self.train_step(state, batch_BT)
+                state, metrics = self.train_step(state, batch_BT, self.rates)
                 step += 1
                 self.window.append(metrics)
                 # Looking at the step before keeps one step in flight; a skipped step changed nothing, so late is safe.
@@ -106,22 +110,23 @@ class Session:
                 if known is not None and int(known["skipped_in_row"]) >= train.nonfinite_limit:
                     return self._diverged(state, step)
                 previous = metrics
-                state, evaluation = self._after_step(state, step)
+                state, evaluation = self._after_step(state, step, batch_BT)
                 profiler.after(step, state)
         return self._end(state, step, evaluation, trained=step > start)
 
-    def _after_step(self, state: TrainState, step: int) -> tuple[TrainState, Evaluation | None]:
+    def _after_step(self, state: TrainState, step: int, batch_BT: np.ndarray) -> tuple[TrainState, Evaluation | None]:
         """Everything due after ``step``, in the order the module promises."""
         run, last = self.recipe.run, step == self.recipe.steps
         evaluation = None
+        if is_due(self.recipe, step - 1):
+            self.log.write("regrowth", step, {"topology/regrown_update": float(self.window[-1]["regrown_update"])})
         saves = step % run.train.checkpoint_every == 0 or last
         if step % run.train.log_every == 0 or saves:
             self._log(step)
         paused = time.monotonic()
-        if self.recipe.rewires and rewires_after(
-            step, run.topology.every, self.recipe.steps, run.topology.stop_fraction
-        ):
-            state = self._rewire(state, step)
+        state = self.rewirer.after_step(state, step, batch_BT)
+        if self.rewirer.recipe is not self.recipe:
+            self._use(self.rewirer.recipe)
         if last or (run.train.eval_every and step % run.train.eval_every == 0):
             evaluation = self._evaluate(state, step)
         if saves:
@@ -170,7 +175,7 @@ class Session:
         losses = [float(metrics["loss"]) for metrics in window]
         tokens_per_second = sum(float(metrics["tokens"]) for metrics in window) / max(now - self.window_start, 1e-9)
         last = window[-1]
-        rate = float(self.rate(step - 1 - int(last["skipped"])))
+        rate = float(self.rates[max(step - 1 - int(last["skipped"]), 0)])
         self.log.write(
             "train",
             step,
@@ -192,20 +197,6 @@ class Session:
         )
         self.display.update(step, losses[-1], tokens_per_second, rate)
         self.window, self.window_start, self.data_wait = [], now, 0.0
-
-    def _rewire(self, state: TrainState, step: int) -> TrainState:
-        topology = self.recipe.run.topology
-        rate = drop_rate(
-            topology.rate_schedule, topology.rate, topology.rate_end, step, self.recipe.steps, topology.stop_fraction
-        )
-        counts = {
-            name: drop_count(rate, weight.grid, weight.count // weight.grid.shards, topology.regrow_dropped)
-            for name, weight in self.recipe.sparse.items()
-        }
-        state, metrics = self.rewire_step(state, {name: jnp.int32(count) for name, count in counts.items()})
-        row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        self.log.write("rewire", step, {"topology/rate": rate, "topology/replaced": sum(counts.values())} | row)
-        return state
 
     def _evaluate(self, state: TrainState, step: int) -> Evaluation | None:
         run = self.recipe.run

@@ -26,6 +26,8 @@ class TrainState:
       opt_state: the Optax state.
       skipped: int32 scalar, steps without an update since the start.
       skipped_in_row: int32 scalar, steps without an update since the last one with.
+      explored: for each kind that is rewired ``[L, ceil(cells / 8)]`` uint8, one bit a place: a block was there once.
+      scores: for growth rules with a memory, ``[L, S, m]`` float32 a kind; empty for the others.
     """
 
     step: jax.Array
@@ -34,3 +36,5 @@ class TrainState:
     opt_state: Any
     skipped: jax.Array
     skipped_in_row: jax.Array
+    explored: dict[str, jax.Array]
+    scores: dict[str, jax.Array]

@@ -27,6 +27,8 @@ BASE = OptimConfig(
     weight_decay=0.0,
     clip=1.0,
     moment_dtype="float32",
+    galore_rank=4,
+    galore_every=10,
 )
 SHAPES = ["cosine", "linear", "wsd", "constant", "cosine_restarts"]
 

@@ -20,6 +20,8 @@ def state_at(step):
         opt_state=({"mu": jnp.full((5,), step, jnp.bfloat16)}, ()),
         skipped=jnp.int32(1),
         skipped_in_row=jnp.int32(0),
+        explored={"q": jnp.full((7,), step, jnp.uint8)},
+        scores={},
     )
 
 
@@ -47,7 +49,7 @@ def data_file(workdir, step):
 def test_everything_comes_back_bit_for_bit(tmp_path):
     saved(tmp_path, [3])
     with open_checkpoints(tmp_path, []) as checkpoints:
-        found = checkpoints.restore(ABSTRACT)
+        found = checkpoints.restore(lambda _: ABSTRACT)
         assert checkpoints.config() == CONFIG
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state_at(3)), strict=True):
         assert a.dtype == b.dtype and np.array_equal(a, b)
@@ -55,7 +57,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
 
 def test_a_new_run_has_none(tmp_path):
     with open_checkpoints(tmp_path, []) as checkpoints:
-        assert checkpoints.restore(ABSTRACT) is None
+        assert checkpoints.restore(lambda _: ABSTRACT) is None
         assert checkpoints.config() is None
 
 
@@ -83,7 +85,7 @@ def test_a_broken_newest_checkpoint_falls_back_loudly_and_is_kept(tmp_path, dama
         path.write_bytes(bytes(content))
     notices: list[str] = []
     with open_checkpoints(tmp_path, notices) as checkpoints:
-        found = checkpoints.restore(ABSTRACT)
+        found = checkpoints.restore(lambda _: ABSTRACT)
         assert found is not None and int(found.step) == 1
         assert len(notices) == 1 and "checkpoint 2 is broken" in notices[0] and "\n" not in notices[0]
         assert (tmp_path / "checkpoints-broken" / "2").is_dir()
@@ -97,7 +99,7 @@ def test_when_all_are_broken_nothing_restarts_by_itself(tmp_path):
     saved(tmp_path, [1])
     shutil.rmtree(tmp_path / "checkpoints" / "1" / "state")
     with open_checkpoints(tmp_path, []) as checkpoints, pytest.raises(CheckpointError) as error:
-        checkpoints.restore(ABSTRACT)
+        checkpoints.restore(lambda _: ABSTRACT)
     assert "none of the checkpoints [1]" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -109,7 +111,7 @@ def test_a_reader_touches_nothing(tmp_path):
     notices: list[str] = []
     keep = {"keep_last": 2, "keep_every": 0}
     with Checkpoints(tmp_path, **keep, notice=notices.append, owner=False) as checkpoints:
-        assert int(checkpoints.restore(ABSTRACT).step) == 1
+        assert int(checkpoints.restore(lambda _: ABSTRACT).step) == 1
     assert (tmp_path / "checkpoints" / "2").is_dir() and unfinished.is_dir()
     assert not (tmp_path / "checkpoints-broken").exists()
     assert len(notices) == 1

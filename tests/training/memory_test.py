@@ -48,7 +48,7 @@ def test_state_bytes_follow_density_within_two_percent(tmp_path, density, block)
 
 def compiled_step(recipe):
     target = jax.ShapeDtypeStruct((recipe.run.train.batch_size, recipe.run.data.sequence_length), jnp.int32)
-    return jax.jit(make_train_step(recipe), donate_argnums=0).lower(recipe.abstract, target).compile()
+    return jax.jit(make_train_step(recipe), donate_argnums=0).lower(recipe.abstract, target, recipe.rates).compile()
 
 
 @pytest.mark.parametrize("implementation", ["xla", "transient"])

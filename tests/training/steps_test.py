@@ -1,5 +1,6 @@
 """The train step against plain dense training, and what it must never do."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,9 +10,12 @@ import optax
 import pytest
 
 from sparsejax.topology.blocks import BlockSparse, validate
+from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.loss import shift_right
 from sparsejax.training.recipe import index_of, init_state, values_of
-from sparsejax.training.steps import make_rewire_step, make_train_step
+from sparsejax.training.rewire_plan import plan_at
+from sparsejax.training.rewiring import make_rewire_step
+from sparsejax.training.steps import make_train_step
 from tests.models.llama_test import dense_tree, plain_layer, plain_norm
 from tests.training.tiny import tiny_recipe
 
@@ -20,10 +24,22 @@ def batches(count, rows=4, length=16, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, rows, length)).astype(np.int32)
 
 
+def train_program(recipe):
+    """The compiled train step with the run's own learning rates."""
+    compiled, rates = jax.jit(make_train_step(recipe)), recipe.rates
+    return lambda state, target: compiled(state, target, rates)
+
+
+def plan(recipe, count):
+    """A plan that replaces ``count`` blocks in every share."""
+    counts = {name: np.int32(count) for name in recipe.sparse}
+    return dataclasses.replace(plan_at(recipe, 3), drop=counts, grow=counts)
+
+
 @functools.cache
 def sparse_programs(directory):
     recipe = tiny_recipe(directory)
-    return recipe, init_state(recipe), jax.jit(make_train_step(recipe)), jax.jit(make_rewire_step(recipe))
+    return recipe, init_state(recipe), train_program(recipe), jax.jit(make_rewire_step(recipe))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +53,7 @@ def equal(one, other):
 
 def test_twenty_dense_steps_equal_plain_optax_on_a_plain_model(tmp_path):
     recipe = tiny_recipe(tmp_path, topology_density=1.0, topology_drop="none", topology_grow="none", train_steps=20)
-    state, step = init_state(recipe), jax.jit(make_train_step(recipe))
+    state, step = init_state(recipe), train_program(recipe)
     config, model = recipe.run.optim, recipe.run.model
 
     def plain_loss(dense, target):
@@ -71,7 +87,7 @@ def test_microbatches_change_nothing(sparse, tmp_path):
     target = batches(1)[0].copy()
     target[3, 5:] = -1  # unequal numbers of counted tokens in the two halves
     whole, metrics = step(state, target)
-    halves, split_metrics = jax.jit(make_train_step(split))(state, target)
+    halves, split_metrics = train_program(split)(state, target)
     np.testing.assert_allclose(metrics["loss"], split_metrics["loss"], rtol=1e-6)
     np.testing.assert_allclose(metrics["grad_norm"], split_metrics["grad_norm"], rtol=1e-5)
     assert metrics["tokens"] == split_metrics["tokens"] == 64 - 11
@@ -118,8 +134,7 @@ def test_rewiring_keeps_counts_values_and_validity(sparse):
     recipe, state, step, rewire = sparse
     for target in batches(2):
         state, _ = step(state, target)
-    counts = {name: jnp.int32(2) for name in recipe.sparse}
-    after, metrics = rewire(state, counts)
+    after, metrics = rewire(state, plan(recipe, 2), NO_SCORES)
     assert int(after.step) == int(state.step)
     for name, weight in recipe.sparse.items():
         assert metrics[f"topology/churn/{name}"] == pytest.approx(2 / weight.count)
@@ -150,7 +165,7 @@ def test_rewiring_keeps_counts_values_and_validity(sparse):
 def test_regrown_blocks_train_again_after_a_rewiring(sparse):
     recipe, state, step, rewire = sparse
     state, _ = step(state, batches(1)[0])
-    after, _ = rewire(state, {name: jnp.int32(1) for name in recipe.sparse})
+    after, _ = rewire(state, plan(recipe, 1), NO_SCORES)
     trained, metrics = step(after, batches(1, seed=5)[0])
     assert np.isfinite(metrics["loss"])
     for name in recipe.sparse:
@@ -164,6 +179,6 @@ def test_rewiring_compiles_nothing_new(sparse):
     recipe, state, _, _ = sparse
     step, rewire = jax.jit(make_train_step(recipe)), jax.jit(make_rewire_step(recipe))
     for count, target in enumerate(batches(3), start=1):
-        state, _ = step(state, target)
-        state, _ = rewire(state, {name: jnp.int32(count) for name in recipe.sparse})
+        state, _ = step(state, target, recipe.rates)
+        state, _ = rewire(state, plan(recipe, count), NO_SCORES)
     assert step._cache_size() == 1 and rewire._cache_size() == 1

@@ -1,0 +1,122 @@
+"""The score program: how much the gradient of a whole batch wants every block, active or not.
+
+It runs only before a rewiring whose rule looks at gradients. The model is the run's own with every sparse weight
+made dense for one layer at a time (``models.sparse_linear.scored_kernel``), so what it adds to memory is one float
+per block and the dense gradient of the layer being looked at, never a dense model. Axes: L layers, B rows, T tokens,
+A microbatches, R x C block rows and columns, S shares, m cells of a share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparsejax.models.functional import merge
+from sparsejax.models.llama import Llama
+from sparsejax.models.sparse_linear import GrowthProbe, TopologyIndex
+from sparsejax.topology import drop, growth
+from sparsejax.topology.scores import by_share
+from sparsejax.training.loss import loss_sums, objective, shift_right
+from sparsejax.training.recipe import Recipe, values_of
+from sparsejax.training.rewire_plan import is_due, next_due
+from sparsejax.training.state import TrainState, Tree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Gradient scores of every sparse kind; a dict is empty where the run's rules do not look at it.
+
+    Attributes:
+      growth: ``[L, S, m]`` float32, ``sum |dL/dW|`` of every place, or the growth rule's memory of it.
+      taylor: ``[L, n]`` float32, ``sum (w dL/dw)^2`` of every slot.
+    """
+
+    growth: dict[str, jax.Array]
+    taylor: dict[str, jax.Array]
+
+
+NO_SCORES = Scores({}, {})
+
+
+def wants_scores(recipe: Recipe, step: int) -> bool:
+    """Whether the gradients of the batch of ``step`` count for a rewiring."""
+    topology = recipe.run.topology
+    remembers = topology.grow in growth.REMEMBERING
+    if not (topology.grow in growth.SCORED or topology.drop == "taylor"):
+        return False
+    if not remembers:
+        return is_due(recipe, step)
+    due = next_due(recipe, step)
+    return due is not None and due - step < topology.score_steps
+
+
+def make_score_step(recipe: Recipe) -> Callable[[TrainState, jax.Array], tuple[TrainState, Scores]]:
+    """The score program: state and targets ``[B, T]`` in; state with the rule's memory updated, and scores, out.
+
+    With ``train.microbatches`` the parts of the batch pass through every layer one after another, and the gradient of
+    a layer is summed over them before its absolute value is taken: norms do not add up over parts.
+    """
+    run = recipe.run
+    graphdef, probes = _probed(recipe)
+
+    def summed(params: Tree, probes: Tree, topology: Tree, target_BT: jax.Array) -> jax.Array:
+        model = nnx.merge(graphdef, nnx.State(params), nnx.State(topology), nnx.State(probes))
+        return _objective(recipe, model, target_BT)
+
+    def score_step(state: TrainState, target_BT: jax.Array) -> tuple[TrainState, Scores]:
+        tokens = jnp.maximum(jnp.sum(target_BT >= 0), 1).astype(jnp.float32)
+        by_params, by_probe = jax.grad(summed, argnums=(0, 1))(state.params, probes, state.topology, target_BT)
+        taylor = {}
+        if run.topology.drop == "taylor":
+            for name in recipe.sparse:
+                pair = values_of(state.params, name), values_of(by_params, name) / tokens
+                taylor[name] = jax.vmap(drop.taylor)(*pair)
+        scored = {}
+        memory = dict(state.scores)
+        if run.topology.grow in growth.SCORED:
+            for name, weight in recipe.sparse.items():
+                room, kind = name.split(".")
+                score_LRC = by_probe["layers"][room][kind]["probe"] / tokens
+                scored[name] = jax.vmap(lambda score, grid=weight.grid: by_share(score, grid))(score_LRC)
+                if name in memory:
+                    memory[name] = growth.remember(
+                        run.topology.grow, memory[name], scored[name], run.topology.score_decay
+                    )
+        state = dataclasses.replace(state, scores=memory)
+        return state, Scores(scored | memory, taylor)
+
+    return score_step
+
+
+def _probed(recipe: Recipe) -> tuple[nnx.GraphDef, Tree]:
+    """The model with a probe at every sparse weight: its structure, and the probes' zeros."""
+
+    def build() -> Llama:
+        model = merge(recipe.graphdef, recipe.abstract.params, recipe.abstract.topology)
+        for name, weight in recipe.sparse.items():
+            room, kind = name.split(".")
+            shape = (recipe.run.model.layers, weight.grid.rows, weight.grid.columns)
+            getattr(getattr(model.layers, room), kind).probe = GrowthProbe(jnp.zeros(shape, jnp.float32))
+        return model
+
+    graphdef, *states = nnx.split(build(), nnx.Param, TopologyIndex, GrowthProbe)
+    return graphdef, nnx.to_pure_dict(states[-1])
+
+
+def _objective(recipe: Recipe, model: Llama, target_BT: jax.Array) -> jax.Array:
+    """The summed loss, the head's logits made for one microbatch at a time."""
+    train = recipe.run.train
+    hidden_BTD = model.hidden_states(shift_right(target_BT, recipe.start_id), train.microbatches)
+
+    def part(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return objective(loss_sums(model.logits(pair[0]), pair[1]), train.z_loss)
+
+    if train.microbatches == 1:
+        return part((hidden_BTD, target_BT))
+    parts = jax.tree.map(lambda x: x.reshape(train.microbatches, -1, *x.shape[1:]), (hidden_BTD, target_BT))
+    return jnp.sum(jax.lax.map(jax.checkpoint(part), parts))
