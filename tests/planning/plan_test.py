@@ -55,6 +55,11 @@ def test_a_point_has_its_settings_and_those_given_for_all():
     assert {run.config.train.compile_cache for run in runs_of(SWEEP)} == {"runs/x/compile_cache"}
 
 
+def test_what_distinguishes_a_point_outlives_what_is_given_for_all():
+    sweep = dataclasses.replace(SWEEP, flags=("--config.optim.form=smet_code",))
+    assert [run.config.optim.form for run in runs_of(sweep)[:2]] == ["naive", "smet_code"]
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_the_printed_command_does_the_same_run(number):
     run = runs_of(SWEEP)[number]
@@ -95,7 +100,8 @@ def test_points_may_be_added_but_not_changed_or_lost(tmp_path):
     write_record(tmp_path, SWEEP)
     added = dataclasses.replace(SWEEP, points=(*POINTS, *read_points([{"optim.lr": 0.004}])))
     assert recorded(tmp_path, added).points == added.points
-    for other in (POINTS[:1], read_points([{"optim.lr": 0.1}])):
+    renamed = dataclasses.replace(POINTS[0], settings={"optim.lr": 0.1})
+    for other in (POINTS[:1], read_points([{"optim.lr": 0.1}]), (renamed, POINTS[1])):
         with pytest.raises(ConfigError, match=r"holds another sweep \(its point '.*'\); use a new --workdir$"):
             recorded(tmp_path, dataclasses.replace(SWEEP, points=other))
 
