@@ -2,7 +2,7 @@
 
 Paper: SMET, arXiv 2606.00888, whose block is a run of consecutive weights, by default one. A square block of 16 leaves
 8 block rows and columns in a weight of width 128; with fewer a topology has hardly anything to choose. Speed is the
-column `seconds`, evaluation and compilation included.
+column `tokens_per_second`, measured without compilation and evaluation.
 
     sparsejax sweep --config=configs/ablations/block_size.py --workdir=runs/block_size
 

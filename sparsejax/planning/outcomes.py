@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+from statistics import median
 
 from sparsejax.config import ConfigError
 from sparsejax.planning.plan import PlannedRun
 from sparsejax.scaling import runs
+from sparsejax.training.metrics import read_rows
 
 # Written by the sweep for a run that left no result.
 STATUS = "status.json"
@@ -31,11 +33,13 @@ class Outcome:
       status: finished, diverged, failed, or open (not begun, or stopped in between).
       reason: one line, if it failed.
       result: its row, if it finished.
+      tokens_per_second: median speed of its log intervals, without rewiring, evaluation and saving; 0 without a result.
     """
 
     status: Status
     reason: str
     result: runs.RunResult | None
+    tokens_per_second: float = 0.0
 
     @property
     def line(self) -> str:
@@ -54,7 +58,7 @@ def outcome_of(run: PlannedRun) -> Outcome:
     result, status = run.workdir / "result.json", run.workdir / STATUS
     if result.exists():
         try:
-            return Outcome(Status.FINISHED, "", runs.read(result))
+            return Outcome(Status.FINISHED, "", runs.read(result), _speed(run))
         except ValueError as error:
             raise ConfigError(f"{error}; remove {run.workdir} to train this run again") from error
     if not status.exists():
@@ -64,6 +68,12 @@ def outcome_of(run: PlannedRun) -> Outcome:
         return Outcome(Status(row["status"]), row["reason"], None)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{status}: cannot be read ({error}); remove it to try this run again") from error
+
+
+def _speed(run: PlannedRun) -> float:
+    # The median, because the first interval contains compilation.
+    rows = read_rows(run.workdir / "metrics.jsonl")
+    return median([row["tokens_per_second"] for row in rows if row["kind"] == "train"] or [0.0])
 
 
 def write_status(run: PlannedRun, status: Status, reason: str) -> None:

@@ -40,8 +40,10 @@ RESULT_COLUMNS = (
     "theoretical_flops",
     "device",
 )
+# Beside seconds, which contain compilation, and evaluation.
+SPEED = "tokens_per_second"
 # Means over the finished runs of a point.
-MEAN_COLUMNS = ("bits_per_byte", "loss_spike", "seconds", "active_parameters", "total_parameters", "density")
+MEAN_COLUMNS = ("bits_per_byte", "loss_spike", "seconds", SPEED, "active_parameters", "total_parameters", "density")
 
 
 def collect(workdir: Path, runs: Sequence[PlannedRun]) -> None:
@@ -67,6 +69,7 @@ def run_rows(runs: Sequence[PlannedRun], outcomes: Sequence[Outcome]) -> list[Ro
         row |= {key: _cell(config[key.partition(".")[0]][key.partition(".")[2]]) for key in keys}
         row |= {"seed": run.seed, "status": str(outcome.status)}
         row |= {name: "" if result is None else getattr(result, name) for name in RESULT_COLUMNS}
+        row |= {SPEED: "" if result is None else outcome.tokens_per_second}
         rows.append(row | {"reason": outcome.reason})
     return rows
 

@@ -8,6 +8,7 @@ difference -0.3   -0.1      -      -0.2   0.2 / sqrt(2) / sqrt(2) = 0.1
 
 import csv
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def planned(workdir: Path) -> tuple[PlannedRun, ...]:
 def outcome(run: PlannedRun) -> Outcome:
     key = (run.point.name, run.seed)
     if key in LOSSES:
-        return Outcome(Status.FINISHED, "", dataclasses.replace(RESULT, validation_loss=LOSSES[key]))
+        return Outcome(Status.FINISHED, "", dataclasses.replace(RESULT, validation_loss=LOSSES[key]), 100.0 + run.seed)
     if run.point.name == "lr=0.1":
         return Outcome(Status.DIVERGED, "", None) if run.seed else Outcome(Status.FAILED, "out of memory", None)
     return Outcome(Status.OPEN, "", None)
@@ -79,6 +80,7 @@ def test_a_row_holds_the_result_or_the_reason(example):
 def test_means_and_standard_errors(example):
     naive, smet, _ = example[1]
     assert (naive["finished"], smet["finished"], smet["open"]) == (3, 2, 1)
+    assert (naive["tokens_per_second"], smet["tokens_per_second"]) == (101.0, 100.5)
     assert naive["validation_loss"] == pytest.approx(4.2)
     assert naive["standard_error"] == pytest.approx(0.2 / math.sqrt(3))
     assert smet["validation_loss"] == pytest.approx(3.9)
@@ -128,6 +130,15 @@ def test_a_result_counts_more_than_an_earlier_failure(tmp_path):
     assert outcome_of(run).status == Status.FAILED
     rows.write(RESULT, run.workdir / "result.json")
     assert outcome_of(run).status == Status.FINISHED
+
+
+def test_the_speed_is_the_median_of_the_log_intervals(tmp_path):
+    run = planned(tmp_path)[0]
+    run.workdir.mkdir(parents=True)
+    rows.write(RESULT, run.workdir / "result.json")
+    lines = [{"kind": "train", "tokens_per_second": speed} for speed in (2.0, 30.0, 20.0)] + [{"kind": "eval"}]
+    (run.workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert outcome_of(run).tokens_per_second == 20.0
 
 
 @pytest.mark.parametrize("name", ["result.json", "status.json"])
