@@ -150,7 +150,7 @@ def _branch_table(found: Sequence[Summary]) -> str:
             str(summary.rewirings),
             shown(summary.drop_damage["smet"], signed=True),
             *(shown(summary.cold_start[form], signed=True) for form in FORMS),
-            shown(summary.smet_over_naive, digits=3),
+            "-" if summary.smet_over_naive is None else shown(summary.smet_over_naive, digits=3),
         ]
         for summary in found
     ]

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "validation loss of a run",
     "generate": "text from a run",
     "sweep": "train every point of an ablation with every seed, and tabulate",
+    "branch": "what the rewirings of a run cost: drop damage and cold start",
     "average": "the mean of runs that share a topology",
     "compare": "drift of runs, overlap of their masks",
 }

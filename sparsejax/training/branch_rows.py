@@ -98,7 +98,8 @@ class Summary:
       seeds: number of seeds.
       rewirings: number of rewirings looked at, all seeds together.
       drop_damage: by form; ``cold_start``: by form. In nats a token.
-      smet_over_naive: cold start of ``smet`` over that of ``naive``, error by jackknife over seeds.
+      smet_over_naive: cold start of ``smet`` over that of ``naive``, error by jackknife over seeds; None where naive
+        has no cold start above 0.
     """
 
     setting: Setting
@@ -106,7 +107,7 @@ class Summary:
     rewirings: int
     drop_damage: dict[str, Estimate]
     cold_start: dict[str, Estimate]
-    smet_over_naive: Estimate
+    smet_over_naive: Estimate | None
 
 
 Reduce = Callable[[Sequence[float]], float]
@@ -145,16 +146,18 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None)
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
-    """Ratio of two means over the same seeds, with the jackknife's standard error.
+def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate | None:
+    """Ratio of two means over the same seeds, with the jackknife's standard error; None if one divides by 0 or less.
 
     With ``r_i`` the ratio without seed i: ``error^2 = (n - 1) / n sum (r_i - mean r)^2``.
     """
-    whole = fmean(above) / fmean(below)
-    count = len(above)
+    count, total = len(above), sum(below)
+    if min([total, *(total - one for one in below)] if count > 1 else [total]) <= 0:
+        return None
+    whole = sum(above) / total
     if count < 2:
         return Estimate(whole, None)
-    left_out = [(sum(above) - one) / (sum(below) - other) for one, other in zip(above, below, strict=True)]
+    left_out = [(sum(above) - one) / (total - other) for one, other in zip(above, below, strict=True)]
     centre = fmean(left_out)
     return Estimate(whole, math.sqrt((count - 1) / count * sum((r - centre) ** 2 for r in left_out)))
 

@@ -129,6 +129,15 @@ class Checkpoints:
             )
         return None
 
+    def load(self, step: int, abstract: TrainState) -> TrainState:
+        """The checkpoint of one step; raises ``CheckpointError`` if there is none or it cannot be read."""
+        if step not in self.steps:
+            raise CheckpointError(f"{self._directory}: has no checkpoint of step {step}; there are {self.steps}")
+        state = self._load(step, abstract)
+        if state is None:
+            raise CheckpointError(f"{self._directory}: the checkpoint of step {step} cannot be read; name another")
+        return state
+
     def _metadata(self, step: int) -> dict[str, Any] | None:
         try:
             metadata = self._checkpointer.metadata(step).custom_metadata

@@ -100,13 +100,18 @@ def drift(run: str, recipe: Recipe, params: Tree, topology: Tree, tolerance: flo
 
     The measures: ``unmoved``, ``initial_overlap`` and ``mask_distance`` (of the masks at the end and at the start),
     and ``rank_share`` where both widths are at most ``RANK_LIMIT``.
+
+    Raises:
+      ConfigError: the weights are not stored as blocks or plain kernels.
     """
-    seeds = recipe.run.seeds
-    fresh = partial(functional.initial_trees, partial(recipe.build, seeds.init, seeds.topology))
+    if recipe.run.topology.storage != "packed":
+        raise ConfigError(f"topology.storage={recipe.run.topology.storage}: drift is reported of packed weights only")
+    seeds, begun = recipe.run.seeds, recipe.at_stage(0)
+    fresh = partial(functional.initial_trees, partial(begun.build, seeds.init, seeds.topology))
     first_params, first_topology = jax.jit(fresh)()
     rows = []
     for name, weight in recipe.weights.items():
-        start = stacked_weight(recipe, first_params, first_topology, name)
+        start = stacked_weight(begun, first_params, first_topology, name)
         end = stacked_weight(recipe, params, topology, name)
         found = {
             "unmoved": unmoved(start, end, tolerance),

@@ -40,7 +40,7 @@ def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> O
         rundir.check_continues(workdir, run, extend=extend)
         corpus = open_corpus(run.data, notice)
         rundir.check_same_data(workdir, corpus.data_digest, corpus.tokenizer.digest)
-        batches = _train_batches(run, corpus, notice)
+        batches = train_batches(run, corpus, notice)
         recipe = build_recipe(
             run,
             steps=batches.steps,
@@ -67,7 +67,8 @@ def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> O
                 return session.run(state)
 
 
-def _train_batches(run: RunConfig, corpus: Corpus, notice: rundir.Notice) -> TrainBatches:
+def train_batches(run: RunConfig, corpus: Corpus, notice: rundir.Notice) -> TrainBatches:
+    """The batches of a run, as its configuration cuts them from the corpus."""
     return TrainBatches(
         corpus.train,
         sequence_length=run.data.sequence_length,

@@ -70,6 +70,9 @@ def test_the_ratio_of_means_by_jackknife():
     found = ratio([1.0, 3.0], [2.0, 2.0])
     # Without seed 0 the ratio is 1.5, without seed 1 it is 0.5: sqrt(1/2 * (0.25 + 0.25)).
     assert (found.mean, found.error) == (1.0, pytest.approx(math.sqrt(0.25)))
+    assert ratio([1.0], [4.0]).mean == 0.25
+    assert ratio([1.0], [0.0]) is None
+    assert ratio([1.0, 1.0], [2.0, -0.5]) is None, "without the first seed it divides by less than 0"
 
 
 def test_a_missing_branch_is_named():

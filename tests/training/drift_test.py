@@ -85,3 +85,10 @@ def test_other_blocks_cannot_be_compared(recipe, tmp_path):
     larger = tiny_recipe(tmp_path, topology_block=(8, 8))
     with pytest.raises(ConfigError, match=r"attention.q has blocks \(2, 4, 4\) in one and \(2, 2, 2\)"):
         agreement([("a", own), ("b", masks(larger, init_state(larger).topology))])
+
+
+def test_weights_that_are_no_blocks_are_refused(tmp_path):
+    changes = {"method": "sr_ste", "drop": "none", "grow": "none", "storage": "dense_master", "block": (1, 1)}
+    recipe = tiny_recipe(tmp_path, **{f"topology_{name}": value for name, value in changes.items()})
+    with pytest.raises(ConfigError, match="storage=dense_master: drift is reported of packed weights only"):
+        drift("a", recipe, {}, {}, tolerance=1e-9)

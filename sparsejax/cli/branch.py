@@ -1,0 +1,49 @@
+"""``sparsejax branch``: what the rewirings of a run cost, split into drop damage and cold start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from sparsejax.cli.flags import FlagParser
+
+
+def main(argv: list[str]) -> int:
+    """Run the branch test, write its CSV file and print what follows from it; returns 0."""
+    parser = FlagParser(
+        "branch",
+        "From the state before a rewiring, the same batches again and again: without the rewiring, with the drop "
+        "only, and with the whole rewiring, in each optimizer form.",
+        "Trains on from each checkpoint to the next rewiring, so checkpoints just before rewirings cost least: train "
+        "with --config.train.checkpoint_every one below topology.every, and a keep_every equal to it.",
+    )
+    parser.add_argument("--workdir", required=True, type=Path, help="run directory; nothing in it changes")
+    parser.add_argument("--steps", type=int, default=40, help="batches of every branch")
+    parser.add_argument("--at", default="", help="steps of the checkpoints, comma-separated; all of them by default")
+    parser.add_argument("--saturate", type=int, default=0, help="updates to add to all ages, as if late in a long run")
+    parser.add_argument("--out", type=Path, help="CSV file, one row a step of a branch; never overwritten")
+    flags = parser.parse_args(argv)
+    if flags.steps < 1 or flags.saturate < 0:
+        parser.error(f"--steps={flags.steps}, --saturate={flags.saturate}: must be at least 1 and at least 0")
+    if flags.at and not all(part.isdigit() for part in flags.at.split(",")):
+        parser.error(f"--at={flags.at}: must be steps, such as 99,198")
+    if flags.out is not None and flags.out.exists():
+        parser.error(f"--out={flags.out}: exists already; choose another file")
+
+    from sparsejax.training.branch import branch_run
+    from sparsejax.training.branch_report import branch_table
+    from sparsejax.training.branch_rows import write_rows
+
+    console = Console()
+
+    def notice(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    at = [int(part) for part in flags.at.split(",")] if flags.at else []
+    rows = branch_run(flags.workdir, steps=flags.steps, at=at, saturated=flags.saturate, notice=notice)
+    console.print(branch_table(rows))
+    if flags.out is not None:
+        write_rows(rows, flags.out)
+        notice(f"wrote {flags.out}")
+    return 0
