@@ -23,11 +23,16 @@ from sparsejax.models.layers import (
     rotation_of,
     swiglu,
 )
+from sparsejax.models.masked_linear import MaskedLinear
+from sparsejax.models.monarch import MonarchLinear
+from sparsejax.models.monarch_shape import MonarchShape
 from sparsejax.models.sparse_linear import LINEAR_OUTPUT, SparseLinear, initial_std
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology.keys import weight_key
+from sparsejax.topology.nm import NmPattern
 
-MakeLinear = Callable[[str], SparseLinear]
+Linear = SparseLinear | MaskedLinear | MonarchLinear
+MakeLinear = Callable[[str], Linear]
 
 
 class Attention(nnx.Module):
@@ -104,7 +109,8 @@ class Llama(nnx.Module):
 
     Parameter paths: ``embed/embedding``, ``layers/attention_norm/scale``, ``layers/attention/{q,k,v,o}/...``,
     ``layers/mlp_norm/scale``, ``layers/mlp/{gate,up,down}/...``, ``norm/scale``, ``head/kernel``; everything
-    below ``layers`` has a leading layer axis. ``...`` is ``values`` (and the index) or, for a dense weight, ``kernel``.
+    below ``layers`` has a leading layer axis. ``...`` is ``values`` (and the index); ``kernel`` for a dense weight and
+    for dense master weights; ``first`` and ``second`` for Monarch factors.
     """
 
     def __init__(
@@ -125,21 +131,28 @@ class Llama(nnx.Module):
           init_seed: seed of the values; equal seeds give equal models. May be traced.
           topology_seed: seed of the places of the blocks. May be traced.
           vocab_size: number of tokens.
-          implementations: resolved ``block_matmul`` name of each kind that is not dense.
+          implementations: resolved ``block_matmul`` name of each kind that is stored as blocks.
 
         Raises:
           KeyError: a sparse kind has no implementation.
         """
         self.model = model
 
-        def linear(name: str, layer: jax.Array) -> SparseLinear:
-            weight = weights[name]
+        def linear(name: str, layer: jax.Array) -> Linear:
+            weight, dtype, std = weights[name], model.compute_dtype, model.init_std
+            shape, structure = weight.grid.shape, weight.structure
+            init_key = weight_key(init_seed, 0, f"init.{name}", layer)
+            # Master weights are dense, and factors are scaled to their product: the density enters neither.
+            if isinstance(structure, NmPattern):
+                return MaskedLinear(shape, structure, compute_dtype=dtype, std=std, init_key=init_key)
+            if isinstance(structure, MonarchShape):
+                return MonarchLinear(shape, structure, compute_dtype=dtype, std=std, init_key=init_key)
             return SparseLinear(
                 weight,
                 implementation="dense" if weight.dense else implementations[name],
-                compute_dtype=model.compute_dtype,
-                std=initial_std(model.init, model.init_std, weight.density),
-                init_key=weight_key(init_seed, 0, f"init.{name}", layer),
+                compute_dtype=dtype,
+                std=initial_std(model.init, std, weight.density),
+                init_key=init_key,
                 topology_key=weight_key(topology_seed, 0, name, layer),
             )
 

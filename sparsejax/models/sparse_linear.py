@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from sparsejax.kernels import api
+from sparsejax.models.layers import dense_product
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology import allocation, initial
 from sparsejax.topology.blocks import (
@@ -131,13 +132,10 @@ class SparseLinear(nnx.Module):
         """``x [..., K]`` of any float dtype to ``[..., N]`` in the compute dtype."""
         x = x.astype(self.compute_dtype)
         if self.dense:
-            # One token axis, as block_matmul has it: products that contract over several are slow on a CPU.
-            y = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(self.compute_dtype)
-            y = y.reshape(*x.shape[:-1], -1)
+            y = dense_product(x, self.kernel[...].astype(self.compute_dtype))
         elif hasattr(self, "probe"):
             kernel_KN = scored_kernel(self.weight.values, self.probe[...], self.weight.index, self.grid)
-            y = x.reshape(-1, x.shape[-1]) @ kernel_KN.astype(self.compute_dtype)
-            y = y.reshape(*x.shape[:-1], -1)
+            y = dense_product(x, kernel_KN.astype(self.compute_dtype))
         else:
             # The values go in as float32: block_matmul casts them, and returns their gradient unrounded.
             y = api.block_matmul(x, self.weight, implementation=self.implementation)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from sparsejax.config import ModelConfig, TopologyConfig
-from sparsejax.models.accounting import WeightCount
+from sparsejax.config import ConfigError, ModelConfig, TopologyConfig
+from sparsejax.models.accounting import Storage, WeightCount
+from sparsejax.models.monarch_shape import MonarchShape, nearest_shape
 from sparsejax.models.shapes import SHARD_AXES, shape_of_model, weight_shapes
 from sparsejax.models.sizes import rounded_mlp
 from sparsejax.topology import allocation, density_path
 from sparsejax.topology.blocks import Balance, BlockGrid
+from sparsejax.topology.nm import NmPattern
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,9 @@ class SparseWeight:
       count: active blocks of one layer; where layers move apart (``drop="global_magnitude"``) their mean.
       capacity: slots of one layer, at least ``count``.
       shrinks: whether blocks leave for good, so that the weight is stored as blocks even while it is full.
+      structure: what the weight is instead of blocks or a plain kernel: N:M over dense master weights, whose count is
+        of the weights used and whose capacity of all, or Monarch factors, whose count is of their parameters. The
+        grid then has places of one element.
     """
 
     name: str
@@ -30,6 +35,7 @@ class SparseWeight:
     count: int
     capacity: int
     shrinks: bool = False
+    structure: NmPattern | MonarchShape | None = None
 
     @property
     def density(self) -> float:
@@ -39,7 +45,26 @@ class SparseWeight:
     @property
     def dense(self) -> bool:
         """True at realised density 1 for good: the weight is a plain kernel ``[K, N]`` without an index."""
-        return self.count == self.grid.cells and not self.shrinks
+        return self.structure is None and self.count == self.grid.cells and not self.shrinks
+
+    @property
+    def packed(self) -> bool:
+        """True where the weight is stored as active blocks with an index; only such weights are rewired."""
+        return self.structure is None and not self.dense
+
+    @property
+    def storage(self) -> Storage:
+        """The storage, in the words of ``topology.storage``; a plain kernel counts as packed."""
+        if isinstance(self.structure, NmPattern):
+            return "dense_master"
+        return "monarch" if isinstance(self.structure, MonarchShape) else "packed"
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """Names of the parameters of a layer."""
+        if isinstance(self.structure, MonarchShape):
+            return ("first", "second")
+        return ("values",) if self.packed else ("kernel",)
 
     @property
     def counted(self) -> WeightCount:
@@ -51,12 +76,15 @@ class SparseWeight:
             shards=self.grid.shards,
             count=self.count,
             capacity=self.capacity,
+            storage=self.storage,
         )
 
 
 def mlp_width(model: ModelConfig, topology: TopologyConfig) -> int:
     """The MLP width a run uses, at every density: so a dense run at some block is the twin of its sparse ones."""
-    return rounded_mlp(model.mlp, topology.block, topology.shards)
+    # The groups of N:M lie along the inputs of mlp.down too.
+    group = (topology.nm[1],) if topology.storage == "dense_master" else ()
+    return rounded_mlp(model.mlp, (*topology.block, *group), topology.shards)
 
 
 def weight_table(
@@ -68,7 +96,7 @@ def weight_table(
     (``density_path``), under ``drop="global_magnitude"`` it is ``capacity_slack`` times the count.
 
     Raises:
-      ConfigError: a rule of ``topology.rules`` matches no kind.
+      ConfigError: a rule of ``topology.rules`` matches no kind, or asks N:M for another density than N/M or 1.
       ValueError: a width that the block or the shares do not divide (``config.resolve`` says so first).
     """
     grids = _grids(model, topology)
@@ -85,17 +113,37 @@ def weight_table(
             * grids[name].shards
             for name, count in counts.items()
         }
-    return {
+    weights = {
         name: SparseWeight(name, grid, counts[name], capacities[name], shrinks=last[name] < counts[name])
         for name, grid in grids.items()
     }
+    return {name: _structured(weight, topology) for name, weight in weights.items()}
+
+
+def _structured(weight: SparseWeight, topology: TopologyConfig) -> SparseWeight:
+    """The weight in the storage of the run; its count so far is that of its density."""
+    if weight.dense or topology.storage == "packed":
+        return weight
+    if topology.storage == "monarch":
+        factors = nearest_shape(weight.grid.shape, weight.density)
+        count = factors.parameters(weight.grid.shape)
+        return dataclasses.replace(weight, count=count, capacity=count, structure=factors)
+    used, group = topology.nm
+    count = weight.grid.cells * used // group
+    if abs(weight.count - count) > 1:
+        raise ConfigError(
+            f"topology.nm={topology.nm}: {weight.name} would have density {weight.density:g}, and N:M weights have "
+            f"{used / group:g} or, by a rule, 1; leave allocation and attention_mlp_ratio as they are"
+        )
+    pattern = NmPattern(used, group, topology.flow)
+    return dataclasses.replace(weight, count=count, capacity=weight.grid.cells, structure=pattern)
 
 
 def _grids(model: ModelConfig, topology: TopologyConfig) -> dict[str, BlockGrid]:
-    # A dense run has no blocks to place, so its widths need not divide by one.
-    all_dense = topology.density == 1.0 and not topology.rules
-    block, shards = ((1, 1), 1) if all_dense else (topology.block, topology.shards)
-    balances: dict[str, Balance] = {"none": "none", "column": "column"}
+    # A run without blocks has none to place, so its widths need not divide by one.
+    blockless = topology.storage != "packed" or (topology.density == 1.0 and not topology.rules)
+    block, shards = ((1, 1), 1) if blockless else (topology.block, topology.shards)
+    balance: Balance = "column" if topology.balance == "column" and not blockless else "none"
     # The vocabulary belongs to the dense part and shapes none of these weights.
     shape = shape_of_model(model, mlp=mlp_width(model, topology), vocab=0)
     return {
@@ -104,7 +152,7 @@ def _grids(model: ModelConfig, topology: TopologyConfig) -> dict[str, BlockGrid]
             block=block,
             shards=shards,
             shard_axis=SHARD_AXES[name],
-            balance=balances[topology.balance],
+            balance=balance,
         )
         for name, widths in weight_shapes(shape).items()
     }

@@ -22,6 +22,7 @@ and block 1 to slot 2, drops block 2 and puts a new block into slot 0.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import optax
@@ -29,42 +30,52 @@ import optax
 from sparsejax.config import OptimConfig
 from sparsejax.optim.clip import clip_by_global_norm
 from sparsejax.optim.forms import Form
+from sparsejax.optim.galore import scale_by_stacked_galore
 from sparsejax.optim.sparse_adam import MomentDtype, scale_by_sparse_adam
 
 
 def build_optimizer(
-    config: OptimConfig, densities: Any, decay_mask: Any, rounding_seed: int
+    config: OptimConfig,
+    densities: Any,
+    decay_mask: Any,
+    rounding_seed: int,
+    without_blocks: Collection[str] = (),
+    pulls: Sequence[optax.GradientTransformationExtraArgs] = (),
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a run: ``sparse_adam`` with every setting taken from the configuration, but for the rate.
+    """The optimizer of a run: the chain of ``sparse_adam`` with every setting taken from the configuration.
 
     Its updates are still to be multiplied by minus the learning rate. The train step does that from a table, an
-    argument of the program, so that runs with other rates share one compilation.
+    argument of the program, so that runs with other rates share one compilation. With the form ``"galore"``, plain
+    Adam works on projected gradients (``galore.py``).
 
     Args:
       config: resolved settings.
       densities: realised densities with the structure of the parameters, see ``scale_by_sparse_adam``.
       decay_mask: bools with the structure of the parameters; False (norms, embeddings) exempts from weight decay.
       rounding_seed: seed of the stochastic rounding of bfloat16 moments.
+      without_blocks: paths of leaves with a density below 1 and no blocks, see ``scale_by_sparse_adam``.
+      pulls: what is added to the clipped gradient, before Adam.
     """
-    return sparse_adam(
-        None,
+    direction = scale_by_sparse_adam(
         densities,
         b1=config.b1,
         b2=config.b2,
         eps=config.eps,
-        form=config.form,  # type: ignore[arg-type]  # one of the legal names since the config was resolved
+        # Legal names since the config was resolved.
+        form="naive" if config.form == "galore" else config.form,  # type: ignore[arg-type]
         density_exponent=config.density_exponent,
         ramp=config.ramp,
-        weight_decay=config.weight_decay,
-        decay_mask=decay_mask,
-        clip=config.clip,
-        moment_dtype=config.moment_dtype,  # type: ignore[arg-type]  # as form
+        moment_dtype=config.moment_dtype,  # type: ignore[arg-type]
         rounding_seed=rounding_seed,
+        without_blocks=without_blocks,
     )
+    if config.form == "galore":
+        direction = scale_by_stacked_galore(direction, config.galore_rank, config.galore_every)
+    return _chain(direction, config.clip, pulls, config.weight_decay, decay_mask, coupled=config.form == "smet_code")
 
 
 def sparse_adam(
-    learning_rate: optax.ScalarOrSchedule | None,
+    learning_rate: optax.ScalarOrSchedule,
     densities: Any,
     *,
     weight_decay: float = 0.0,
@@ -86,7 +97,7 @@ def sparse_adam(
     ``"smet_code"`` it is coupled, added to the clipped gradient, as in the published code.
 
     Args:
-      learning_rate: a float or an optax schedule; None leaves that last factor to the caller.
+      learning_rate: a float or an optax schedule.
       densities: floats with the structure of the parameters; below 1 a leaf is ``values [..., n, bk, bn]``.
       weight_decay: 0 leaves it out; above 0 ``update`` needs the parameters.
       decay_mask: bools with the structure of the parameters, True where weight decay applies; None decays all.
@@ -117,9 +128,21 @@ def sparse_adam(
         moment_dtype=moment_dtype,
         rounding_seed=rounding_seed,
     )
+    direction = _chain(adam, clip, (), weight_decay, decay_mask, coupled=form == "smet_code")
+    return optax.with_extra_args_support(optax.chain(direction, optax.scale_by_learning_rate(learning_rate)))
+
+
+def _chain(
+    adam: optax.GradientTransformationExtraArgs,
+    clip: float,
+    pulls: Sequence[optax.GradientTransformationExtraArgs],
+    weight_decay: float,
+    decay_mask: Any,
+    *,
+    coupled: bool,
+) -> optax.GradientTransformationExtraArgs:
+    """Clip, pulls, Adam and weight decay, the decay before Adam if it is coupled."""
     decay = [optax.add_decayed_weights(weight_decay, mask=decay_mask)] if weight_decay > 0 else []
     stages = [clip_by_global_norm(clip)] if clip > 0 else []
-    stages += [*decay, adam] if form == "smet_code" else [adam, *decay]
-    if learning_rate is not None:
-        stages.append(optax.scale_by_learning_rate(learning_rate))
+    stages += [*pulls, *decay, adam] if coupled else [*pulls, adam, *decay]
     return optax.with_extra_args_support(optax.chain(*stages))

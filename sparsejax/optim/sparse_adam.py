@@ -7,7 +7,7 @@ example ``layers/attention/q/values``. Axes: n slots, bk x bn the block, behind 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -49,6 +49,7 @@ def scale_by_sparse_adam(
     ramp: int = 100,
     moment_dtype: MomentDtype = "float32",
     rounding_seed: int = 0,
+    without_blocks: Collection[str] = (),
 ) -> optax.GradientTransformationExtraArgs:
     """Rescale gradients by Adam with a step count, a ramp and a density scale per block (equations: ``forms.py``).
 
@@ -64,6 +65,8 @@ def scale_by_sparse_adam(
       moment_dtype: ``"float32"`` stores at least float32 (float64 parameters keep float64 moments);
         ``"bfloat16"`` stores half the bytes by stochastic rounding. The arithmetic is the same.
       rounding_seed: the rounding is a function of (seed, count, leaf number).
+      without_blocks: paths of leaves that have a density below 1 and no blocks: dense master weights, factors. They
+        are updated as dense leaves, scaled by d^-p.
 
     Returns:
       An optax transformation with a ``SparseAdamState``. Updates come out in float32, or float64 for float64
@@ -77,7 +80,7 @@ def scale_by_sparse_adam(
         raise ValueError(f"moment_dtype={moment_dtype!r}: not one of {', '.join(get_args(MomentDtype))}")
 
     def init(params: optax.Params) -> SparseAdamState:
-        return _init(params, densities, moment_dtype)
+        return _init(params, densities, moment_dtype, without_blocks)
 
     def update(
         updates: optax.Updates, state: SparseAdamState, params: optax.Params | None = None, **extra_args: Any
@@ -153,12 +156,12 @@ def sparse_adam_state(opt_state: Any) -> SparseAdamState:
     return found[0]
 
 
-def _init(params: Any, densities: Any, moment_dtype: MomentDtype) -> SparseAdamState:
+def _init(params: Any, densities: Any, moment_dtype: MomentDtype, without_blocks: Collection[str]) -> SparseAdamState:
     ages = {}
     for path, leaf, density in _with_densities(params, densities):
         if not 0.0 < density <= 1.0:
             raise ValueError(f"the density of {path} is {density}: must be in (0, 1]")
-        if density < 1.0:
+        if density < 1.0 and path not in without_blocks:
             if leaf.ndim < 3:
                 raise ValueError(f"{path} has shape {leaf.shape}: at density {density} it must be [..., n, bk, bn]")
             ages[path] = jnp.zeros(leaf.shape[:-2], jnp.int32)

@@ -9,6 +9,7 @@ import jax
 
 from sparsejax.config import RunConfig
 from sparsejax.models.accounting import StateBytes
+from sparsejax.optim.galore import projections
 from sparsejax.optim.sparse_adam import sparse_adam_state
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.state import TrainState
@@ -23,6 +24,8 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
     rewiring (explored bits, scores of a growth rule with a memory) counts as indices.
     """
     adam = sparse_adam_state(state.opt_state)
+    # Of the maskable kinds only, and kept for the sake of the moments.
+    projected = projections(state.opt_state)
     target = jax.ShapeDtypeStruct((recipe.run.train.batch_size, recipe.run.data.sequence_length), "int32")
     gradients, _ = jax.eval_shape(make_gradient(recipe), state.params, state.topology, target)
     kinds = [name.split(".") for name in recipe.weights]
@@ -35,14 +38,14 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
         values=nbytes(of_weights(state.params)),
         indices=nbytes([of_weights(state.topology), state.explored, state.scores]),
         ages=nbytes(adam.ages),
-        moments=nbytes([of_weights(adam.mu), of_weights(adam.nu)]),
+        moments=nbytes([of_weights(adam.mu), of_weights(adam.nu), projected]),
         gradients=nbytes(of_weights(gradients)),
     )
     whole = StateBytes(
         values=nbytes(state.params),
         indices=nbytes([state.topology, state.explored, state.scores]),
         ages=nbytes(adam.ages),
-        moments=nbytes([adam.mu, adam.nu]),
+        moments=nbytes([adam.mu, adam.nu, projected]),
         gradients=nbytes(gradients),
     )
     return maskable, whole
@@ -54,9 +57,14 @@ def nbytes(tree: Any) -> int:
 
 
 def dense_twin(recipe: Recipe, platform: str) -> Recipe:
-    """The recipe of the same model with every weight dense: same widths, same optimizer form, no topology."""
+    """The recipe of the same model with every weight dense: same widths, same optimizer form, no topology.
+
+    GaLore is dense already; its twin has plain Adam, beside which its moments are small.
+    """
     topology = dataclasses.replace(recipe.run.topology, density=1.0, rules=(), drop="none", grow="none", method="dense")
-    run: RunConfig = dataclasses.replace(recipe.run, topology=topology)
+    adam = dataclasses.replace(recipe.run.optim, form="naive")
+    optim = adam if recipe.run.optim.form == "galore" else recipe.run.optim
+    run: RunConfig = dataclasses.replace(recipe.run, topology=topology, optim=optim)
     return build_recipe(
         run, steps=recipe.steps, vocab_size=recipe.vocab_size, start_id=recipe.start_id, platform=platform
     )

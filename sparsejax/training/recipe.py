@@ -15,16 +15,19 @@ from flax import nnx
 from sparsejax.config import ConfigError, RunConfig
 from sparsejax.kernels import auto
 from sparsejax.models import functional
+from sparsejax.models.flow import with_flow
 from sparsejax.models.llama import Llama
 from sparsejax.models.shapes import DecoderShape, shape_of_model
 from sparsejax.models.weight_table import SparseWeight, mlp_width, weight_table
 from sparsejax.optim.build import build_optimizer
 from sparsejax.optim.schedules import learning_rate
+from sparsejax.optim.unused_decay import add_unused_decay
 from sparsejax.topology import stats
 from sparsejax.topology.blocks import BlockGrid, BlockIndex, FlatIndex, Index
 from sparsejax.topology.density_path import decays
 from sparsejax.topology.growth import REMEMBERING
 from sparsejax.topology.keys import seed_argument
+from sparsejax.topology.nm import NmPattern
 from sparsejax.topology.rewire import drop_count
 from sparsejax.training.state import TrainState, Tree
 
@@ -71,7 +74,7 @@ class Recipe:
     @property
     def sparse(self) -> dict[str, SparseWeight]:
         """The kinds stored as blocks."""
-        return {name: weight for name, weight in self.weights.items() if not weight.dense}
+        return {name: weight for name, weight in self.weights.items() if weight.packed}
 
     @property
     def initial(self) -> dict[str, SparseWeight]:
@@ -122,7 +125,7 @@ def build_recipe(
     """
     learning_rate(run.optim, steps)
     weights = weight_table(run.model, run.topology, stage, steps)
-    sparse = {name: weight for name, weight in weights.items() if not weight.dense}
+    sparse = {name: weight for name, weight in weights.items() if weight.packed}
     _check_rate(run, sparse)
     implementations = {
         name: auto.resolve(run.model.implementation, platform=platform, grid=weight.grid, density=weight.density)
@@ -139,9 +142,11 @@ def build_recipe(
     params = model.params
     optimizer = build_optimizer(
         run.optim,
-        densities=_density_tree(params, sparse),
+        densities=_density_tree(params, weights),
         decay_mask=jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _UNDECAYED, params),
         rounding_seed=run.seeds.init,
+        without_blocks=[path for weight in weights.values() if not weight.packed for path in leaf_paths(weight)],
+        pulls=_pulls(run, weights, params),
     )
     abstract = jax.eval_shape(partial(_fresh_state, run, sparse, optimizer), params, model.topology)
     return Recipe(
@@ -164,8 +169,9 @@ def init_state(recipe: Recipe) -> TrainState:
     """The state before the first step: a pure function of the seeds, which are arguments of the program."""
 
     def init(init_seed: jax.Array, topology_seed: jax.Array) -> TrainState:
-        trees = functional.initial_trees(partial(recipe.build, init_seed, topology_seed))
-        return _fresh_state(recipe.run, recipe.sparse, recipe.optimizer, *trees)
+        params, topology = functional.initial_trees(partial(recipe.build, init_seed, topology_seed))
+        topology = with_flow(topology, recipe.run, jnp.int32(0), recipe.steps)
+        return _fresh_state(recipe.run, recipe.sparse, recipe.optimizer, params, topology)
 
     seeds = recipe.run.seeds
     return jax.jit(init)(seed_argument(seeds.init), seed_argument(seeds.topology))
@@ -228,16 +234,41 @@ def values_path(name: str) -> str:
     return f"layers/{room}/{weight}/values"
 
 
-def _density_tree(params: Tree, sparse: Mapping[str, SparseWeight]) -> Any:
-    # Below 1 marks a leaf as blocks, even one that is still full because its density will fall.
+def leaf_paths(weight: SparseWeight) -> list[str]:
+    """The '/'-joined paths of a kind's parameters."""
+    room, kind = weight.name.split(".")
+    return [f"layers/{room}/{kind}/{leaf}" for leaf in weight.leaves]
+
+
+def _density_tree(params: Tree, weights: Mapping[str, SparseWeight]) -> Any:
+    # Below 1 marks packed leaves as blocks, even those still full because their density will fall.
     almost = 1.0 - 2.0**-20
-    by_path = {values_path(name): min(weight.density, almost) for name, weight in sparse.items()}
+    by_path = {
+        path: min(weight.density, almost) if weight.packed else weight.density
+        for weight in weights.values()
+        for path in leaf_paths(weight)
+    }
 
     def density(path: tuple[Any, ...], _: Any) -> float:
-        joined = "/".join(str(part.key) for part in path)
+        joined = _joined(path)
         return by_path[joined] if joined in by_path else 1.0
 
     return jax.tree_util.tree_map_with_path(density, params)
+
+
+def _pulls(
+    run: RunConfig, weights: Mapping[str, SparseWeight], params: Tree
+) -> list[optax.GradientTransformationExtraArgs]:
+    """SR-STE's pull of unused weights; none without N:M, and none where a flow brings N:M, as its paper has it."""
+    paths = {path for each in weights.values() if each.storage == "dense_master" for path in leaf_paths(each)}
+    if not paths or run.topology.flow != "none" or run.topology.ste_decay == 0.0:
+        return []
+    masked = jax.tree_util.tree_map_with_path(lambda path, _: _joined(path) in paths, params)
+    return [add_unused_decay(run.topology.ste_decay, NmPattern(*run.topology.nm, run.topology.flow), masked)]
+
+
+def _joined(path: tuple[Any, ...]) -> str:
+    return "/".join(str(part.key) for part in path)
 
 
 def _check_rate(run: RunConfig, sparse: Mapping[str, SparseWeight]) -> None:

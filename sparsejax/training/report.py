@@ -8,6 +8,9 @@ from rich import box
 from rich.table import Table
 
 from sparsejax.models.accounting import StateBytes, parameters
+from sparsejax.models.monarch_shape import MonarchShape
+from sparsejax.models.weight_table import SparseWeight
+from sparsejax.topology.nm import NmPattern
 from sparsejax.topology.rewire import drop_count
 from sparsejax.training.evaluate import Evaluation, bits_per_byte
 from sparsejax.training.metrics import read_rows
@@ -31,8 +34,10 @@ def density_table(recipe: Recipe) -> Table:
         table.add_column(name, justify="left" if name in ("weight", "product") else "right", no_wrap=True)
     for name, weight in recipe.weights.items():
         grid = weight.grid
-        if weight.dense:
-            table.add_row(name, f"{grid.shape[0]}x{grid.shape[1]}", "-", "-", "all", "1.0000", "-", "dense")
+        if not weight.packed:
+            used, product = ("all", "dense") if weight.dense else (f"{weight.count:,}", _structure(weight))
+            size, density = f"{grid.shape[0]}x{grid.shape[1]}", f"{weight.density:.4f}"
+            table.add_row(name, size, "-", "-", used, density, "-", product)
             continue
         replaced = "-"
         if recipe.rewires:
@@ -49,6 +54,14 @@ def density_table(recipe: Recipe) -> Table:
             recipe.implementations[name],
         )
     return table
+
+
+def _structure(weight: SparseWeight) -> str:
+    """What is multiplied for a weight that is neither blocks nor a plain kernel."""
+    if isinstance(weight.structure, NmPattern):
+        return f"dense, {weight.structure.used}:{weight.structure.group}"
+    assert isinstance(weight.structure, MonarchShape)
+    return f"2 x {weight.structure.blocks} blocks, inner {weight.structure.inner}"
 
 
 def memory_table(sparse: StateBytes, twin: StateBytes, whole: StateBytes, whole_twin: StateBytes) -> Table:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax.models import functional
+from sparsejax.models.flow import with_flow
 from sparsejax.training.loss import LossSums, loss_sums, objective, shift_right
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.rewire_statistics import regrown_update
@@ -86,6 +87,7 @@ def make_train_step(recipe: Recipe) -> Callable[[TrainState, jax.Array, jax.Arra
             state,
             step=state.step + 1,
             params=keep(params, state.params),
+            topology=with_flow(state.topology, recipe.run, state.step + 1, recipe.steps),
             opt_state=keep(opt_state, state.opt_state),
             skipped=state.skipped + skip,
             skipped_in_row=(state.skipped_in_row + skip) * skip,

@@ -14,9 +14,8 @@ def make(shape=(8, 12), factors=FACTORS, dtype="float32", std=0.5):
     return MonarchLinear(shape, factors, compute_dtype=dtype, std=std, init_key=jax.random.key(1))
 
 
-def explicit(layer):
-    """The dense matrix [K, N]: block-diagonal, permutation, block-diagonal, each written out."""
-    first, second = np.asarray(layer.first[...]), np.asarray(layer.second[...])
+def written_out(first, second):
+    """The dense matrix [K, N]: block-diagonal, permutation, block-diagonal."""
     (blocks, rows, inner), columns = first.shape, second.shape[2]
     left, right = np.zeros((blocks * rows, blocks * inner)), np.zeros((blocks * inner, blocks * columns))
     for k in range(blocks):
@@ -41,7 +40,7 @@ def explicit(layer):
 def test_layer_equals_its_explicit_dense_matrix(shape, factors):
     layer = make(shape, factors)
     x = np.random.default_rng(0).normal(size=(2, 3, shape[0])).astype(np.float32)
-    dense = explicit(layer)
+    dense = written_out(layer.first[...], layer.second[...])
     np.testing.assert_allclose(layer(x), x @ dense, rtol=1e-4, atol=1e-5)
     # Every input reaches every output.
     assert np.all(dense != 0.0)

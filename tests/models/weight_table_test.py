@@ -4,7 +4,9 @@ import pytest
 
 from sparsejax.config import ConfigError
 from sparsejax.models.accounting import dense_twin, parameters
+from sparsejax.models.monarch_shape import nearest_shape
 from sparsejax.models.shapes import shape_of_model
+from sparsejax.topology.nm import NmPattern
 
 
 def test_counts_shapes_and_axes_of_a_worked_example(make_model, make_weights):
@@ -64,3 +66,52 @@ def test_active_parameters_follow_the_published_identity(make_model, make_weight
     assert counted.density == 0.25
     twin = parameters(shape, dense_twin(counts))
     assert dataclasses.replace(counted, active=counted.total) == twin
+
+
+def test_dense_master_counts_n_of_m_and_stores_all(make_model, make_weights):
+    table = make_weights(make_model(), storage="dense_master", density=0.25, nm=(1, 4), flow="mask_exp")
+    for weight in table.values():
+        (inputs, outputs) = weight.grid.shape
+        assert weight.structure == NmPattern(used=1, group=4, flow="mask_exp")
+        assert (weight.count, weight.capacity) == (inputs * outputs // 4, inputs * outputs)
+        assert (weight.density, weight.storage, weight.leaves) == (0.25, "dense_master", ("kernel",))
+        assert not weight.packed and not weight.dense and weight.counted.storage == "dense_master"
+
+
+def test_groups_divide_the_inputs_of_every_weight(make_model, make_weights):
+    # Blocks of 1 leave the MLP width as it is; groups of 8 inputs of mlp.down round it up, in the dense twin too.
+    for density in (0.25, 1.0):
+        table = make_weights(make_model(mlp=21), storage="dense_master", density=density, nm=(2, 8), block=(1, 1))
+        assert table["mlp.down"].grid.shape == (24, 16)
+
+
+def test_monarch_counts_the_parameters_of_its_factors(make_model, make_weights):
+    # Needs no blocks: 5 x 5 divides none of the widths. A rule keeps one kind dense.
+    table = make_weights(
+        make_model(), storage="monarch", density=0.5, block=(5, 5), balance="column", rules=("mlp[.]up=1.0",)
+    )
+    for name, weight in table.items():
+        if name == "mlp.up":
+            assert weight.dense and weight.leaves == ("kernel",)
+            continue
+        factors = nearest_shape(weight.grid.shape, 0.5)
+        assert weight.structure == factors and weight.count == weight.capacity == factors.parameters(weight.grid.shape)
+        assert (weight.storage, weight.leaves, weight.packed) == ("monarch", ("first", "second"), False)
+        assert weight.density == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("storage", ["dense_master", "monarch"])
+def test_other_storages_are_plain_kernels_at_density_1(make_model, make_weights, storage):
+    assert all(weight.dense for weight in make_weights(make_model(), storage=storage).values())
+
+
+def test_nm_has_one_density(make_model, make_weights):
+    def table(**changes):
+        return make_weights(make_model(), storage="dense_master", density=0.5, nm=(2, 4), **changes)
+
+    kept = table(rules=("attention[.]o=1.0",))
+    assert kept["attention.o"].dense and kept["attention.q"].density == 0.5
+    with pytest.raises(ConfigError, match=r"topology.nm=\(2, 4\): mlp.up would have density 0.25"):
+        table(rules=("mlp[.]up=0.25",))
+    with pytest.raises(ConfigError, match="would have density"):
+        table(allocation="erk")
