@@ -35,7 +35,8 @@ def nearest_shape(shape: tuple[int, int], density: float) -> MonarchShape:
 
     Among the numbers of blocks that come within 5 % of the request, or else come nearest to it, the one whose width
     between the factors, ``b i``, is nearest to ``min(K, N)``: for a square matrix that is the shape of the paper, and
-    it keeps the rank high. The realised density is ``parameters / (K N)``.
+    it keeps the rank high. One block would be a plain product of low rank; it is taken only where K and N have no
+    other divisor in common. The realised density is ``parameters / (K N)``.
 
     Args:
       shape: ``(K, N)``.
@@ -45,7 +46,7 @@ def nearest_shape(shape: tuple[int, int], density: float) -> MonarchShape:
     common = math.gcd(*shape)
     shapes = [
         MonarchShape(blocks, blocks * max(1, round(wanted / blocks)))
-        for blocks in range(1, common + 1)
+        for blocks in range(min(2, common), common + 1)
         if common % blocks == 0
     ]
     nearest = min(abs(each.inner - wanted) for each in shapes)

@@ -126,3 +126,32 @@ def test_bfloat16_moments_come_from_the_config():
     config = dataclasses.replace(CONFIG, moment_dtype="bfloat16")
     state = build_optimizer(config, DENSITIES, DECAY_MASK, rounding_seed=3).init(PARAMS)
     assert {leaf.dtype for leaf in jax.tree.leaves(sparse_adam_state(state).mu)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_galore_projects_between_clipping_and_decay():
+    # A matrix of ones a layer has the leading singular vector P = (1, 1) / sqrt(2) and the projection sqrt(2) (1, 1).
+    params = {"kernel": jnp.full((3, 2, 2), 2.0), "norm": jnp.full((4,), 2.0)}
+    config = dataclasses.replace(CONFIG, form="galore", galore_rank=1, galore_every=1, clip=1.0, density_exponent=0.0)
+    densities, decay_mask = {"kernel": 1.0, "norm": 1.0}, {"kernel": True, "norm": False}
+    optimizer = build_optimizer(config, densities, decay_mask, rounding_seed=0)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    directions, state = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
+    # Adam makes (1, 1) of that, whatever its size; P brings it back, times 1/4; the decay adds 0.1 * 2.
+    np.testing.assert_allclose(directions["kernel"], np.full((3, 2, 2), 0.25 / np.sqrt(2) + 0.2), rtol=1e-5)
+    np.testing.assert_allclose(directions["norm"], np.ones(4), rtol=1e-5)
+    assert sparse_adam_state(state).mu["kernel"].shape == (3, 1, 2)
+
+
+def test_a_pull_is_added_after_clipping_and_before_adam():
+    def pull(gradient: dict, params: dict) -> dict:
+        return jax.tree.map(lambda g, w: g + 0.5 * w, gradient, params)
+
+    config = dataclasses.replace(CONFIG, b1=0.0, b2=0.0, eps=1.0, clip=0.04, density_exponent=0.0, weight_decay=0.0)
+    optimizer = build_optimizer(config, DENSITIES, DECAY_MASK, rounding_seed=0, pulls=[stateless(pull)])
+    directions, _ = optimizer.update(ones(), optimizer.init(PARAMS), PARAMS)
+    # Ones of global norm 4 are clipped to 0.01; the pull of 0.5 * 2 comes to that. Adam: g / (g + 1).
+    np.testing.assert_allclose(directions["norm"], np.full(4, 1.01 / 2.01), rtol=1e-5)
+
+
+def stateless(function) -> optax.GradientTransformationExtraArgs:
+    return optax.with_extra_args_support(optax.stateless(function))

@@ -56,6 +56,14 @@ def test_only_sparse_leaves_have_ages_one_for_each_block():
     assert jax.tree.map(jnp.shape, state.mu) == jax.tree.map(jnp.shape, params)
 
 
+def test_leaves_without_blocks_take_the_scale_of_their_density_and_no_ages():
+    params = {"kernel": jnp.zeros((2, 8, 8)), "values": jnp.zeros((3, 2, 2))}
+    tx = scale_by_sparse_adam({"kernel": 0.25, "values": 0.25}, without_blocks=["kernel"])
+    direction, state = advance(tx, tx.init(params), params, 2)
+    assert list(state.ages) == ["values"]
+    jax.tree.map(lambda leaf: np.testing.assert_allclose(leaf, jnp.full(leaf.shape, 2.0), rtol=1e-5), direction)
+
+
 def test_remap_inside_a_chain_moves_only_named_leaves():
     params = {"a": jnp.ones((2, 3, 2, 2)), "b": jnp.ones((3, 2, 2)), "c": jnp.ones(4)}
     tx = sparse_adam(1e-2, {"a": 0.5, "b": 0.5, "c": 1.0}, clip=1.0, weight_decay=0.1)

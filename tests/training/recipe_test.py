@@ -20,6 +20,11 @@ MONARCH = FIXED | {"topology_method": "monarch", "topology_storage": "monarch"}
 GALORE = FIXED | {"optim_form": "galore", "topology_method": "galore", "topology_density": 1.0, "optim_galore_rank": 3}
 
 
+def program(function):
+    """Compiled without optimising: compiling is all the cost of so small a program."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def batch(seed):
     return jax.random.randint(jax.random.key(seed), (4, 16), 0, 256)
 
@@ -55,56 +60,58 @@ def test_the_density_table_names_what_is_multiplied(tmp_path):
 
 def test_one_step_of_sr_ste_by_hand(tmp_path):
     """b1 = b2 = 0 and eps = 1 make the direction g / (|g| + 1), so the gradient Adam saw can be read off the update."""
-    adam = {"optim_b1": 0.0, "optim_b2": 0.0, "optim_eps": 1.0, "optim_clip": 0.01, "topology_ste_decay": 0.5}
-    directions = {}
+    adam = {"optim_b1": 0.0, "optim_b2": 0.0, "optim_eps": 1.0, "optim_clip": 0.01, "model_layers": 1}
+    seen = {}
     for decay in (0.0, 0.5):
-        recipe = tiny_recipe(tmp_path, **NM | adam | {"topology_ste_decay": decay, "optim_schedule": "constant"})
+        recipe = tiny_recipe(tmp_path, **NM | adam | {"topology_ste_decay": decay})
         state = init_state(recipe)
-        after, metrics = jax.jit(make_train_step(recipe))(state, batch(0), recipe.rates)
+        after, metrics = program(make_train_step(recipe))(state, batch(0), recipe.rates)
         assert metrics["grad_norm"] > 0.01  # clipped
         direction = (up(state.params)["kernel"] - up(after.params)["kernel"]) / recipe.rates[0]
-        directions[decay] = direction / (1 - jnp.abs(direction))
+        seen[decay] = direction / (1 - jnp.abs(direction))
     kernel = up(state.params)["kernel"]
+    # Neither the 64 tokens nor the clipping to a small norm scale the pull.
     pull = jnp.where(nm_mask(kernel, 2, 4), 0.0, 0.5 * kernel)
     assert jnp.abs(pull).max() > 1e-3
-    np.testing.assert_allclose(directions[0.5] - directions[0.0], pull, rtol=0.02, atol=2e-4)
-    assert jnp.all(jnp.any(directions[0.0] != 0.0, axis=1))
+    np.testing.assert_allclose(seen[0.5] - seen[0.0], pull, rtol=0.02, atol=2e-4)
 
 
 def test_the_density_scales_the_rate_of_master_weights_and_factors_if_asked(tmp_path):
-    for changes, leaf, density in ((NM, "kernel", 0.5), (MONARCH, "first", None)):
+    for changes, leaf, density in ((NM, "kernel", 0.5), (MONARCH, "first", 0.5625)):
         moved = []
         for exponent in (0.0, 1.0):
             recipe = tiny_recipe(tmp_path, **changes | {"optim_density_exponent": exponent, "topology_ste_decay": 0.0})
-            state = init_state(recipe)
-            gradient = jax.tree.map(jnp.ones_like, state.params)
-            moved.append(recipe.optimizer.update(gradient, state.opt_state, state.params)[0])
-        scale = 1 / (density or recipe.weights["mlp.up"].density)
-        np.testing.assert_allclose(up(moved[1])[leaf], scale * up(moved[0])[leaf], rtol=1e-6)
+            ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), recipe.abstract.params)
+            moved.append(program(recipe.optimizer.update)(ones, recipe.optimizer.init(ones), ones)[0])
+        assert recipe.weights["mlp.up"].density == density
+        np.testing.assert_allclose(up(moved[1])[leaf], up(moved[0])[leaf] / density, rtol=1e-6)
         np.testing.assert_array_equal(moved[1]["head"]["kernel"], moved[0]["head"]["kernel"])
 
 
-@pytest.mark.parametrize("flow", ["mask_linear", "structure"])
-def test_a_flow_advances_with_the_steps_and_ends_at_n_of_m(tmp_path, flow):
-    recipe = tiny_recipe(tmp_path, **NM, topology_flow=flow, topology_flow_start=0.25, topology_flow_end=0.75)
-    assert recipe.steps == 12
-    step, state, seen = jax.jit(make_train_step(recipe)), init_state(recipe), []
-    for number in range(12):
-        seen.append((int(up(state.topology)["used"][0]), round(float(up(state.topology)["faded"][1]), 3)))
+def test_a_flow_advances_with_the_steps_and_ends_at_n_of_m(tmp_path):
+    flow = {"topology_flow": "mask_linear", "topology_flow_start": 0.25, "topology_flow_end": 0.75}
+    recipe = tiny_recipe(tmp_path, **NM, **flow, model_layers=1)
+    step, state, seen = program(make_train_step(recipe)), init_state(recipe), []
+    for number in range(recipe.steps):
+        seen.append(round(float(up(state.topology)["faded"][0]), 3))
         state, metrics = step(state, batch(number), recipe.rates)
         assert np.isfinite(metrics["loss"])
-    fades = [1.0, 1.0, 1.0, 1.0, 0.833, 0.667, 0.5, 0.333, 0.167, 0.0, 0.0, 0.0]
-    stages = [4] * 3 + [3] * 6 + [2] * 3
-    assert seen == ([(2, fade) for fade in fades] if flow == "mask_linear" else [(used, 0.0) for used in stages])
+    assert seen == [1.0, 1.0, 1.0, 1.0, 0.833, 0.667, 0.5, 0.333, 0.167, 0.0, 0.0, 0.0]
     assert step._cache_size() == 1
-    np.testing.assert_array_equal(up(state.topology)["used"], [2, 2])
+    np.testing.assert_array_equal(up(state.topology)["faded"], [0.0])
+
+
+def test_a_flow_begins_where_the_first_step_finds_it(tmp_path):
+    flow = {"topology_flow": "structure", "topology_flow_start": 0.0}
+    recipe = tiny_recipe(tmp_path, **NM, **flow, model_layers=1)
+    np.testing.assert_array_equal(up(init_state(recipe).topology)["used"], [3])
 
 
 @pytest.mark.parametrize("changes", [NM, MONARCH, GALORE], ids=["nm", "monarch", "galore"])
 def test_the_loss_falls(tmp_path, changes):
-    recipe = tiny_recipe(tmp_path, **changes | {"optim_galore_every": 4})
-    step, state, losses = jax.jit(make_train_step(recipe), donate_argnums=0), init_state(recipe), []
-    for _ in range(12):
+    recipe = tiny_recipe(tmp_path, **changes | {"optim_galore_every": 4, "model_layers": 1})
+    step, state, losses = program(make_train_step(recipe)), init_state(recipe), []
+    for _ in range(recipe.steps):
         state, metrics = step(state, batch(0), recipe.rates)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0] - 0.2
