@@ -8,14 +8,16 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sparsejax.planning import worker
-from tests.training.killed_run import strike_after
+from sparsejax.training.session import Session
 
 # The worker takes stdout for its answers only.
 STDOUT = os.dup(1)
+after_step = Session._after_step
 
 
 def strike() -> None:
@@ -29,6 +31,13 @@ def strike() -> None:
     os.write(STDOUT, b"training\n")
 
 
+def struck(session: Session, state: Any, step: int, *batch: Any) -> Any:
+    """What is due after a step, and before it the deed if it is the tenth."""
+    if step == 10:
+        strike()
+    return after_step(session, state, step, *batch)
+
+
 if __name__ == "__main__":
-    strike_after("_after_step", 10, strike)
+    Session._after_step = struck
     sys.exit(worker.main())
