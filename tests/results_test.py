@@ -8,14 +8,14 @@ from sparsejax.training.branch_rows import write_rows
 from tests.training.branch_rows_test import branches
 
 RUNS = """\
-point,topology.method,optim.lr,seed,status,method,validation_loss,loss_spike,seconds,reason
-method=static,static,0.008,0,finished,static,4.0,0.1,30,
-method=static,static,0.008,1,finished,static,4.4,0.3,34,
-method=smet,smet,0.008,0,finished,smet,3.9,0.0,40,
-method=smet,smet,0.008,1,finished,smet,4.1,0.0,40,
-method=set,set,0.004,0,finished,set,4.1,0.5,40,
-method=set,set,0.004,1,failed,set,,,,out of memory
-method=static+,static,0.016,0,open,static,,,,
+point,topology.method,optim.lr,seed,status,method,validation_loss,loss_spike,seconds,tokens_per_second,reason
+method=static,static,0.008,0,finished,static,4.0,0.1,30,1000,
+method=static,static,0.008,1,finished,static,4.4,0.3,34,900,
+method=smet,smet,0.008,0,finished,smet,3.9,0.0,40,800,
+method=smet,smet,0.008,1,finished,smet,4.1,0.0,40,800,
+method=set,set,0.004,0,finished,set,4.1,0.5,40,800,
+method=set,set,0.004,1,failed,set,,,,,out of memory
+method=static+,static,0.016,0,open,static,,,,,
 """
 
 
@@ -38,12 +38,15 @@ def test_the_committed_text_is_what_the_files_give():
 
 def test_methods_with_paired_differences(directory):
     lines = content("methods", directory).strip().splitlines()[2:]
-    assert lines[0] == "| method | lr | seeds | loss (nats/token) | less static | less smet | largest rise | seconds |"
+    assert (
+        lines[0]
+        == "| method | lr | seeds | loss (nats/token) | less static | less smet | largest rise | seconds | tokens/s |"
+    )
     # smet - static: -0.1 and -0.3, mean -0.2, error stdev / sqrt(2) = 0.1414 / 1.4142 = 0.1.
     assert lines[2:] == [
-        "| static | 0.008 | 2 | 4.2000 ± 0.2000 |  | +0.2000 ± 0.1000 | 0.200 ± 0.100 | 32.0 ± 2.0 |",
-        "| smet | 0.008 | 2 | 4.0000 ± 0.1000 | -0.2000 ± 0.1000 |  | 0.000 ± 0.000 | 40.0 ± 0.0 |",
-        "| set | 0.004 | 1 | 4.1000 | +0.1000 | +0.2000 | 0.500 | 40.0 |",
+        "| static | 0.008 | 2 | 4.2000 ± 0.2000 |  | +0.2000 ± 0.1000 | 0.200 ± 0.100 | 32.0 ± 2.0 | 950 ± 50 |",
+        "| smet | 0.008 | 2 | 4.0000 ± 0.1000 | -0.2000 ± 0.1000 |  | 0.000 ± 0.000 | 40.0 ± 0.0 | 800 ± 0 |",
+        "| set | 0.004 | 1 | 4.1000 | +0.1000 | +0.2000 | 0.500 | 40.0 | 800 |",
     ]
 
 

@@ -42,15 +42,15 @@ def draw_branches(paths: Sequence[Path], out: Path) -> None:
 
 
 def draw_block_size(paths: Sequence[Path], out: Path) -> None:
-    """Loss over seconds, one mark a block."""
+    """Loss over training speed, one mark a block."""
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axis = figure.subplots()
     for colour, (point, runs) in zip(COLOURS, read_points(paths).items(), strict=False):
-        loss, seconds = column(runs, "validation_loss"), column(runs, "seconds")
+        loss, speed = column(runs, "validation_loss"), column(runs, "tokens_per_second")
         axis.errorbar(
-            seconds.mean, loss.mean, xerr=seconds.error or 0, yerr=loss.error or 0, fmt="o", color=colour, label=point
+            speed.mean, loss.mean, xerr=speed.error or 0, yerr=loss.error or 0, fmt="o", color=colour, label=point
         )
-    axis.set(xlabel="seconds of a run", ylabel="validation loss (nats/token)")
+    axis.set(xlabel="tokens per second", ylabel="validation loss (nats/token)")
     axis.legend(frameon=False)
     _save(figure, out)
 

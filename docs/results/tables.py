@@ -28,7 +28,7 @@ TITLES = {
     "methods_lr": "Learning rate of each method",
     "methods": "Final losses of the core methods",
     "cold_start": "Remedies for the cold start",
-    "block_size": "Block size against loss and seconds",
+    "block_size": "Block size against loss and speed",
     "density_lr": "Density exponent of the learning rate",
     "drop_fade": "Fading blocks out before they are dropped: final losses",
     "drop_rule": "Drop rules",
@@ -104,7 +104,7 @@ def paired(runs: Sequence[Run], reference: Sequence[Run]) -> Estimate | None:
 
 
 def run_tables(name: str, points: Points) -> list[str]:
-    """One table: a line per point with its settings, loss, paired differences, rise of the loss, and seconds."""
+    """One table: a line per point with its settings, loss, paired differences, rise of the loss, and speed."""
     references: dict[str, Sequence[Run]] = {"first line": next(iter(points.values()))}
     if name == "methods":
         first = {
@@ -113,7 +113,14 @@ def run_tables(name: str, points: Points) -> list[str]:
         references = {method: found[0] for method, found in first.items() if found}
     settings = list(dict.fromkeys(key for runs in points.values() for key in runs[0] if "." in key))
     titles = [key.partition(".")[2] for key in settings]
-    titles += ["seeds", "loss (nats/token)", *(f"less {name}" for name in references), "largest rise", "seconds"]
+    titles += [
+        "seeds",
+        "loss (nats/token)",
+        *(f"less {name}" for name in references),
+        "largest rise",
+        "seconds",
+        "tokens/s",
+    ]
     lines = []
     for runs in points.values():
         differences = [paired(runs, reference) for reference in references.values()]
@@ -125,6 +132,7 @@ def run_tables(name: str, points: Points) -> list[str]:
                 *(shown(found, signed=True) if found is not None else "" for found in differences),
                 shown(column(runs, "loss_spike"), digits=3),
                 shown(column(runs, "seconds"), digits=1),
+                shown(column(runs, "tokens_per_second"), digits=0),
             ]
         )
     return [table(titles, lines)]

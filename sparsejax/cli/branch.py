@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", required=True, type=Path, help="run directory; nothing in it changes")
     parser.add_argument("--steps", type=int, default=40, help="batches of every branch")
     parser.add_argument("--at", default="", help="steps of the checkpoints, comma-separated; all of them by default")
-    parser.add_argument("--saturate", type=int, default=0, help="updates to add to all ages, as if late in a long run")
+    parser.add_argument("--saturate", type=int, default=0, help="updates to add to all ages: late in a run, 20000")
     parser.add_argument("--out", type=Path, help="CSV file, one row a step of a branch; never overwritten")
     flags = parser.parse_args(argv)
     if flags.steps < 1 or flags.saturate < 0:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.config import ConfigError, RunConfig
+from sparsejax.config import ConfigError, OptimConfig, RunConfig
 from sparsejax.data.pipeline import TrainBatches, open_corpus
 from sparsejax.optim.saturation import saturate
 from sparsejax.training.branch_rows import CHANGES, FORMS, BranchRow
@@ -123,8 +123,14 @@ class BranchTest:
         """All branches of one rewiring, as the rows of the CSV file; ``run`` is the name they carry."""
         settings = self.recipe.run
         rows = []
+        shared: dict[str, list[float]] = {}
+        if forms_agree(settings.optim, saturated):
+            shared = {change: self.losses(parting, settings.optim.form, change, steps) for change in ("none", "drop")}
         for form in FORMS:
-            curves = {change: self.losses(parting, form, change, steps) for change in CHANGES}
+            curves = {
+                change: shared[change] if change in shared else self.losses(parting, form, change, steps)
+                for change in CHANGES
+            }
             rows += [
                 BranchRow(
                     run=run,
@@ -162,6 +168,15 @@ def check_testable(run: RunConfig) -> None:
             "topology.balance=column: a balanced weight has no free slots, so it cannot drop without growing; "
             "the branch test needs balance=none"
         )
+
+
+def forms_agree(optim: OptimConfig, saturated: int) -> bool:
+    """Whether blocks that are ``saturated`` updates older move alike in every form, so one branch stands for three.
+
+    They do where the bias correction ``1 - b^t`` is exactly 1 in float32, the ramp is over, and no weight decays
+    (``smet_code`` couples the decay to the gradient). Then only grown blocks tell the forms apart.
+    """
+    return saturated >= optim.ramp and max(optim.b1, optim.b2) ** saturated < 2.0**-25 and optim.weight_decay == 0.0
 
 
 def in_form(recipe: Recipe, form: str) -> Recipe:

@@ -1,12 +1,14 @@
 """The branch test on a tiny run: what the branches share, where they part, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from sparsejax.cli.main import main
 from sparsejax.config import ConfigError
 from sparsejax.optim.sparse_adam import sparse_adam_state
-from sparsejax.training.branch import BranchTest, check_testable, rewirings, without_growth
+from sparsejax.training.branch import BranchTest, check_testable, forms_agree, rewirings, without_growth
 from sparsejax.training.branch_rows import CHANGES, FORMS, read_rows
 from sparsejax.training.checkpoint import Checkpoints, concrete
 from sparsejax.training.drift import masks
@@ -129,6 +131,20 @@ def test_the_first_update_of_grown_blocks_is_large_under_naive_only(parted):
         moved[form] = float(np.median(change[np.asarray(grown)])) / rate
     assert moved["naive"] == pytest.approx(0.1 / 0.001**0.5, rel=1e-2)
     assert moved["smet"] == pytest.approx(1 / test.recipe.run.optim.ramp, rel=1e-2)
+
+
+def test_saturated_forms_agree_until_something_grows(parted):
+    test, parting = parted
+    optim = test.recipe.run.optim
+    assert forms_agree(optim, LATE) and not forms_agree(optim, 10_000)
+    assert not forms_agree(dataclasses.replace(optim, weight_decay=0.1), LATE)
+    for change in ("none", "drop"):
+        one, *others = (test.losses(parting, form, change, 2) for form in FORMS)
+        assert all(other == one for other in others)
+    rows = test.rows("run", parting, 2, LATE)
+    assert len(rows) == len(FORMS) * len(CHANGES) * 2
+    assert curve(rows, "naive", "drop") == curve(rows, "smet", "drop") == test.losses(parting, "naive", "drop", 2)
+    assert curve(rows, "naive", "rewire")[1] != curve(rows, "smet", "rewire")[1]
 
 
 def test_dropping_alone_leaves_slots_that_never_move(parted):
