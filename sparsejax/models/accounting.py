@@ -225,7 +225,7 @@ class StateBytes:
 
     Attributes:
       values: trained values, float32.
-      indices: coordinates, pointers and orders, int32.
+      indices: coordinates, pointers and orders, int32; and what rewiring keeps for every place, see ``memory``.
       ages: one int32 step count for each slot of a sparse weight.
       moments: first and second moment of Adam; under GaLore of projected gradients, with the projections.
       gradients: float32.
@@ -266,12 +266,15 @@ def memory(
     weights: Sequence[WeightCount],
     moment_dtype: Literal["float32", "bfloat16"] = "float32",
     galore_rank: int | None = None,
+    rewired: bool = False,
+    remembered: bool = False,
 ) -> Memory:
     """Bytes of training state of a run on one device; free slots are stored, so capacity is what counts.
 
     Dense master weights cost what the dense twin costs: all weights, their gradients and their moments. With a
     ``galore_rank`` r (of a dense run), a weight has moments of ``r min(K, N)`` elements and a float32 projection of
-    ``r max(K, N)``, r being at most ``min(K, N)``.
+    ``r max(K, N)``, r being at most ``min(K, N)``. Where blocks are ``rewired``, every place has a bit that says
+    whether a block was ever there; where growth scores are ``remembered``, a float32 too.
     """
     moment_bytes = {"float32": 4, "bfloat16": 2}[moment_dtype]
     maskable = StateBytes(0, 0, 0, 0, 0)
@@ -282,9 +285,11 @@ def memory(
         if galore_rank is not None:
             short, long = sorted(weight.shape)
             moments = min(galore_rank, short) * (2 * moment_bytes * short + VALUE_BYTES * long)
+        explored = -(-weight.cells // 8) if rewired and weight.indexed else 0
+        scores = VALUE_BYTES * weight.cells if remembered and weight.indexed else 0
         maskable += StateBytes(
             values=shape.layers * VALUE_BYTES * stored,
-            indices=shape.layers * index_bytes(weight),
+            indices=shape.layers * (index_bytes(weight) + explored + scores),
             ages=shape.layers * INDEX_BYTES * slots,
             moments=shape.layers * moments,
             gradients=shape.layers * VALUE_BYTES * stored,

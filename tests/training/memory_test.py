@@ -8,7 +8,6 @@ import pytest
 
 from sparsejax.models.accounting import memory
 from sparsejax.training.memory import dense_twin, measure
-from sparsejax.training.recipe import init_state
 from sparsejax.training.steps import make_train_step
 from tests.training.tiny import tiny_recipe
 
@@ -25,11 +24,12 @@ WIDE = {
 }
 
 
-def test_measured_bytes_are_those_of_the_formula(tmp_path):
-    recipe = tiny_recipe(tmp_path)
-    maskable, whole = measure(recipe, init_state(recipe))
+@pytest.mark.parametrize("grow", ["random", "momentum"])
+def test_measured_bytes_are_those_of_the_formula(tmp_path, grow):
+    recipe = tiny_recipe(tmp_path, topology_grow=grow)
+    maskable, whole = measure(recipe, recipe.abstract)
     counted = [weight.counted for weight in recipe.weights.values()]
-    expected = memory(recipe.shape, counted)
+    expected = memory(recipe.shape, counted, rewired=True, remembered=grow == "momentum")
     for kind in ("values", "indices", "ages", "moments", "gradients"):
         assert getattr(maskable, kind) == getattr(expected.maskable, kind), kind
         assert getattr(whole, kind) == getattr(expected.total, kind), kind
