@@ -23,6 +23,9 @@ from sparsejax.topology.stats import activity
 from sparsejax.training.recipe import Recipe, index_of, values_of
 from sparsejax.training.state import Tree
 
+# Compiled once a grid, which is static.
+_written_out = jax.jit(jax.vmap(to_dense))
+
 # A singular value decomposition of a weight wider than this takes minutes.
 RANK_LIMIT = 1024
 
@@ -91,8 +94,8 @@ def stacked_weight(recipe: Recipe, params: Tree, topology: Tree, name: str) -> S
         kernel_LKN = np.asarray(params["layers"][room][kind]["kernel"])
         return StackedWeight(kernel_LKN, np.ones(kernel_LKN.shape, bool))
     index, grid = index_of(topology, name), weight.grid
-    written = jax.jit(jax.vmap(lambda values, index: to_dense(BlockSparse(values, index, grid))))
-    return StackedWeight(np.asarray(written(values_of(params, name), index)), _places(index, grid))
+    dense_LKN = _written_out(BlockSparse(values_of(params, name), index, grid))
+    return StackedWeight(np.asarray(dense_LKN), np.asarray(_places(index, grid)))
 
 
 def drift(run: str, recipe: Recipe, params: Tree, topology: Tree, tolerance: float) -> list[Measure]:
@@ -126,7 +129,7 @@ def drift(run: str, recipe: Recipe, params: Tree, topology: Tree, tolerance: flo
 
 def masks(recipe: Recipe, topology: Tree) -> dict[str, np.ndarray]:
     """The masks ``[L, R, C]`` of the sparse kinds."""
-    return {name: _places(index_of(topology, name), weight.grid) for name, weight in recipe.sparse.items()}
+    return {name: np.asarray(_places(index_of(topology, name), weight.grid)) for name, weight in recipe.sparse.items()}
 
 
 def agreement(found: Sequence[tuple[str, dict[str, np.ndarray]]]) -> list[Measure]:
@@ -152,8 +155,9 @@ def agreement(found: Sequence[tuple[str, dict[str, np.ndarray]]]) -> list[Measur
     return rows
 
 
-def _places(index: Index, grid: BlockGrid) -> np.ndarray:
-    return np.asarray(jax.jit(jax.vmap(lambda index: activity(index, grid)))(index))
+@partial(jax.jit, static_argnames="grid")
+def _places(index: Index, grid: BlockGrid) -> jax.Array:
+    return jax.vmap(lambda one: activity(one, grid))(index)
 
 
 def _elements(active_LRC: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
