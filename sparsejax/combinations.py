@@ -45,7 +45,11 @@ def _blocks(model: ModelConfig, topology: TopologyConfig) -> Iterator[str]:
     if min(topology.block) < 1:
         yield f"topology.block={topology.block}: both sides must be at least 1"
         return
-    if topology.density == 1.0 and not topology.rules:
+    for rule in topology.rules:
+        if not _readable_rule(rule):
+            yield f"topology.rules={rule!r}: must read '<regex>=<density in (0, 1]>'"
+    # Without blocks there is nothing to divide.
+    if topology.storage != "packed" or (topology.density == 1.0 and not topology.rules):
         return
     hidden = ("model.hidden", model.hidden)
     queries = ("model.heads*head_dim", model.heads * model.head_dim)

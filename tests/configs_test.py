@@ -170,6 +170,11 @@ def test_widths_keep_the_active_weights() -> None:
         assert (narrow.topology.density, narrow.topology.method) == (1.0, "dense")
 
 
+@pytest.mark.parametrize("method", ["sr_ste", "monarch"])
+def test_storages_without_blocks_need_none_that_divide(method: str) -> None:
+    assert resolve(load("llama.py", f"size=20m,method={method},block=100,shards=3")).topology.block == (100, 100)
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

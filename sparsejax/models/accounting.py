@@ -176,7 +176,7 @@ def executed_flops(
     whole matrix (``reference``, ``transient``) counts ``2 K N``, zeros included; one that visits active blocks
     counts ``2 A``, without the partly filled chunk that ``xla`` may multiply at the end of a block column (topology
     decides it; none for blocks of 128 rows or with a balanced topology). Recomputation in the backward pass is
-    executed too: ``train`` grows by the layers' forward pass without ``mlp.down``, whose output no gradient needs,
+    executed too: ``train`` grows by the layers' forward pass without the last product, whose output no gradient needs,
     under ``remat="full"``, and by their attention square under ``remat="dots"``. Dense master weights are multiplied
     whole; their masks are comparisons, not counted. Monarch factors execute what they hold.
 
@@ -194,10 +194,16 @@ def executed_flops(
     attention = _attention(shape, sequence_length)
     layer = sum(linear.values()) + attention
     forward = shape.layers * layer + _head(shape)
-    recomputed = {"none": 0, "full": layer - linear["mlp.down"], "dots": attention}
+    (down,) = (weight for weight in weights if weight.name == "mlp.down")
+    recomputed = {"none": 0, "full": layer - _last_product(down, linear["mlp.down"]), "dots": attention}
     if remat not in recomputed:
         raise ValueError(f"remat={remat!r}: must be one of {sorted(recomputed)}")
     return Flops(forward=forward, train=3 * forward + shape.layers * recomputed[remat])
+
+
+def _last_product(weight: WeightCount, flops: int) -> int:
+    """The part of a weight's FLOPs that makes its output: all, or the second of two factors ``K x i`` and ``i x N``."""
+    return flops * weight.shape[1] // sum(weight.shape) if weight.storage == "monarch" else flops
 
 
 def _attention(shape: DecoderShape, sequence_length: int) -> int:

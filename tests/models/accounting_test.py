@@ -102,6 +102,8 @@ def test_monarch_factors_cost_what_they_hold():
     )
     flops = theoretical_flops(shape, factors, 5)
     assert flops.forward == 2 * held + 80 + 80 and flops == executed_flops(shape, factors, 5, {}, "none")
+    # Everything but the head and the second factor of mlp.down, 1 x 4.
+    assert executed_flops(shape, factors, 5, {}, "full").train == 3 * flops.forward + 2 * held + 80 - 2 * 4
 
 
 def test_galore_keeps_small_moments_and_a_projection():

@@ -93,6 +93,7 @@ def test_the_decomposition_is_computed_only_when_due():
 
 
 def test_bfloat16_moments_and_plain_states():
-    state = optimizer(moment_dtype="bfloat16").init(PARAMS)
+    galore = optimizer(moment_dtype="bfloat16")
+    _, state = jax.jit(galore.update)(gradients(0), galore.init(PARAMS))
     assert {leaf.dtype for leaf in jax.tree.leaves(sparse_adam_state(state).mu)} == {jnp.dtype(jnp.bfloat16)}
     assert projections(optax.adam(1e-3).init(PARAMS)) == {}
