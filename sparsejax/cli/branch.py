@@ -15,8 +15,8 @@ def main(argv: list[str]) -> int:
         "branch",
         "From the state before a rewiring, the same batches again and again: without the rewiring, with the drop "
         "only, and with the whole rewiring, in each optimizer form.",
-        "Trains on from each checkpoint to the next rewiring, so checkpoints just before rewirings cost least: train "
-        "with --config.train.checkpoint_every one below topology.every, and a keep_every equal to it.",
+        "Each checkpoint is first trained on to the next rewiring. To have several, train with equal "
+        "--config.train.checkpoint_every and --config.train.keep_every.",
     )
     parser.add_argument("--workdir", required=True, type=Path, help="run directory; nothing in it changes")
     parser.add_argument("--steps", type=int, default=40, help="batches of every branch")

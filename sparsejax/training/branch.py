@@ -9,7 +9,6 @@ A checkpoint of step s holds the topology after whatever was due at s. So the st
 did, to the next step r that rewires, and the branches part there, before the rewiring: the branch (rewire, the run's
 own form) is the run itself, bit for bit, up to its next rewiring. If the run fades blocks out they part
 ``topology.fade_steps`` earlier, so that the fading counts as part of the rewiring. After r no branch rewires again.
-Checkpoints just before a rewiring (``train.checkpoint_every`` one below ``topology.every``) save most of that training.
 """
 
 from __future__ import annotations
