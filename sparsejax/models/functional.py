@@ -24,7 +24,7 @@ class AbstractModel:
     Attributes:
       graphdef: its static structure, hashable.
       params: tree of ``jax.ShapeDtypeStruct``, trainable.
-      topology: tree of ``jax.ShapeDtypeStruct``, int32; empty for a dense model.
+      topology: tree of ``jax.ShapeDtypeStruct``: int32 indices, or the scalars of an N:M flow; empty for a dense model.
     """
 
     graphdef: nnx.GraphDef
