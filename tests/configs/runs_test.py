@@ -35,7 +35,7 @@ def shrunk(config: Path, directory: Path, flags: tuple[str, ...]) -> None:
     }
     tiny = [
         f"--config.{section}.{key}={value}"
-        for section, settings in (("model", model), ("data", data), ("train", length), ("topology", {"every": 6}))
+        for section, settings in (("model", model), ("data", data), ("train", length), ("topology", {"every": 10}))
         for key, value in settings.items()
     ]
     outcome = train(load_run(str(config), [*flags, *tiny]), directory / "run", extend=False, console=quiet_console())
