@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     c.model.update(size="prose", hidden=128, mlp=384, heads=4, kv_heads=4, head_dim=32, layers=2)
     c.model.compute_dtype = "float32"
     c.topology.update(density=0.25, block=(16, 16), every=20, stop_fraction=0.75)
-    c.optim.update(lr=8e-3, b2=0.999, ramp=20)
+    c.optim.update(lr=2e-3, b2=0.999, ramp=20)
     c.data.update(vocab_size=4096, sequence_length=128)
     if BOOKS in os.environ:
         books = Path(os.environ[BOOKS])

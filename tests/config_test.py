@@ -129,6 +129,79 @@ def test_one_line_names_field_value_and_fix(change, line):
     assert refused(changed(**change)) == line
 
 
+FIXED = {"drop": "none", "grow": "none"}
+DECAY = {"density_schedule": "cubic", "grow": "none"}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"drop": "none", "grow": "gradient"},
+            "topology.drop=none, topology.grow=gradient: set both to rewire, or both to 'none' for a fixed topology",
+        ),
+        ({"rate": 1.0}, "topology.rate=1: must be in [0, 1)"),
+        (
+            {**DECAY, "drop": "taylor"},
+            "topology.density_schedule=cubic, topology.drop=taylor, topology.grow=none: "
+            "a falling density only drops, by magnitude; set drop=magnitude and grow=none",
+        ),
+        (
+            {**DECAY, "balance": "column"},
+            "topology.balance=column, topology.density_schedule=cubic: counts that move cannot be balanced; "
+            "set balance=none",
+        ),
+        (
+            {"drop": "global_magnitude", "balance": "column"},
+            "topology.balance=column, topology.drop=global_magnitude: counts that move cannot be balanced; "
+            "set balance=none",
+        ),
+        (
+            {**DECAY, "density_start": 0.1},
+            "topology.density_start=0.1: must be at least topology.density=0.25, density only falls",
+        ),
+        (
+            {"regrow_value": "keep"},
+            "topology.regrow_value=keep: keeps weights dropped just now, which needs topology.regrow_dropped=True",
+        ),
+        ({"fade_steps": 100}, "topology.fade_steps=100: must be below topology.every=100"),
+        (
+            {"fade_steps": 5, "drop": "soft"},
+            "topology.fade_steps=5: only drop=magnitude fades out, not drop=soft; set it to 0",
+        ),
+        ({"grow": "momentum", "score_steps": 101}, "topology.score_steps=101: must be at most topology.every=100"),
+        (
+            {**FIXED, "method": "sr_ste"},
+            "topology.storage=packed: the method 'sr_ste' needs storage=dense_master",
+        ),
+        (
+            {"storage": "dense_master", "density": 0.5},
+            "topology.storage=dense_master, topology.drop=magnitude, topology.grow=random: "
+            "only packed blocks are rewired; set drop=none and grow=none",
+        ),
+        (
+            {**FIXED, "flow": "mask_exp"},
+            "topology.flow=mask_exp: needs topology.storage=dense_master, not packed",
+        ),
+        (
+            {**FIXED, "storage": "dense_master"},
+            "topology.density=0.25: topology.nm=(2, 4) has density 0.5; set both alike",
+        ),
+        (
+            {**FIXED, "storage": "dense_master", "nm": (5, 4)},
+            "topology.nm=(5, 4): must be N of M with 1 <= N <= M",
+        ),
+        (
+            {**FIXED, "storage": "dense_master", "nm": (8, 32), "block": (1, 1), "flow_end": 0.05},
+            "topology.flow_end=0.05: must be at least topology.flow_start=0.1",
+        ),
+        ({"method": "galore"}, "topology.density=0.25: the method 'galore' needs density 1"),
+    ],
+)
+def test_choices_of_methods_that_cannot_work_together(change, line):
+    assert refused(changed(**{f"topology__{key}": value for key, value in change.items()})) == line
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [

@@ -18,7 +18,7 @@ from configs.prose import get_config as base
 
 SEEDS = (0,)
 METHODS = ("dense", "static", "set", "rigl", "smet", "smet_rigl")
-RATES = (2e-3, 4e-3, 8e-3, 16e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 
 
 def get_config() -> ConfigDict:

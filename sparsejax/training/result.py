@@ -15,7 +15,7 @@ from sparsejax.scaling.runs import SCHEMA, RunResult, write
 from sparsejax.training.evaluate import Evaluation
 from sparsejax.training.metrics import read_rows, spike_height
 from sparsejax.training.recipe import Recipe
-from sparsejax.training.throughput import Throughput
+from sparsejax.training.spent import whole_run
 
 # The libraries that decide the arithmetic of a run.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -41,7 +41,7 @@ def write_result(
     count = parameters(recipe.shape, counted)
     length = run.data.sequence_length
     tokens = round(batches.epochs * batches.unique_tokens)
-    flops = Throughput(recipe)
+    spent = whole_run(recipe)
     result = RunResult(
         schema=SCHEMA,
         name=workdir.resolve().name,
@@ -49,7 +49,7 @@ def write_result(
         total_parameters=count.total,
         active_parameters=count.active,
         non_embedding_parameters=count.active_non_embedding,
-        mean_active_parameters=float(count.active),
+        mean_active_parameters=spent.active_parameters,
         unique_tokens=batches.unique_tokens,
         total_tokens=tokens,
         epochs=batches.epochs,
@@ -72,8 +72,8 @@ def write_result(
         bits_per_byte=evaluation.bits_per_byte,
         loss_spike=spike_height(rows),
         seconds=seconds,
-        executed_flops=float(flops.executed * tokens),
-        theoretical_flops=float(flops.theoretical * tokens),
+        executed_flops=spent.executed * tokens,
+        theoretical_flops=spent.theoretical * tokens,
         device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
         versions=_versions(),
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sparsejax.topology.blocks import BlockGrid, index_from_mask
-from sparsejax.topology.stats import activity, churn, dead_lines, density, overlap
+from sparsejax.topology.stats import activity, churn, dead_lines, density, distance, overlap, survival
 
 GRID = BlockGrid((8, 8), (2, 2))
 ONE = np.array([[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 1, 0]], bool)
@@ -64,3 +64,17 @@ def test_statistics_of_stacked_layers(one):
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), one, empty)
     assert jax.vmap(lambda index: density(index, GRID))(stacked).tolist() == [0.25, 0.0]
     assert jax.vmap(lambda index: churn(index, GRID, jnp.full(5, -1)))(stacked).tolist() == [1.0, 0.0]
+
+
+def test_survival_is_the_kept_part_of_the_last_growth():
+    # Slots 1, 2 and 4 held blocks grown last time; slot 2 is gone, its place went to a new block.
+    young = jnp.array([False, True, True, False, True])
+    old_slot = jnp.array([0, -1, 1, 4, 3])
+    assert survival(old_slot, young) == pytest.approx(2 / 3)
+    assert jnp.isnan(survival(old_slot, jnp.zeros((5,), bool)))
+
+
+def test_distance_counts_places_of_one_alone(one, other):
+    # (1, 0) and (3, 2) of one; (0, 3) and (3, 0) of the other: 4 of 16 places.
+    assert distance(one, other, GRID) == 4 / 16
+    assert distance(one, one, GRID) == 0
