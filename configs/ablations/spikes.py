@@ -4,9 +4,10 @@ Paper: SMET, arXiv 2606.00888, figure 1 and section 3. These runs only keep chec
 from them without a rewiring, with the drop alone, and with the whole rewiring in each optimizer form:
 
     sparsejax sweep --config=configs/ablations/spikes.py --workdir=runs/spikes
-    sparsejax branch --workdir='runs/spikes/block=(1, 1)/seed0' --at=150,200,250 --saturate=20000 --out=branch.csv
+    sparsejax branch --workdir=runs/spikes/block=1x1/seed0 --at=150,200,250 --saturate=20000 --out=branch.csv
 
-Hardware: two CPU cores. 9 runs of a minute, and two minutes a branch test.
+Hardware: two CPU cores. 9 runs, about 9 minutes.
+A branch test takes two minutes more.
 Measured: not yet
 """
 
