@@ -29,6 +29,7 @@ def recipe(
     compute_dtype: str,
     remat: str,
     platform: str,
+    grow: str = "random",
 ) -> Recipe:
     """SMET on a published size; ``density`` 1 is the dense twin with the widths that ``block`` asks for."""
     shape = SIZES[size]
@@ -65,13 +66,30 @@ def recipe(
         rules=(),
         method="dense" if dense else "smet",
         drop="none" if dense else "magnitude",
-        grow="none" if dense else "random",
+        grow="none" if dense else grow,
         every=100,
         rate=0.3,
         rate_end=0.005,
         rate_schedule="cosine",
         stop_fraction=1.0,
         regrow_dropped=False,
+        regrow_value="zero",
+        drop_threshold=0.0,
+        temperature=1.0,
+        temperature_end=3.0,
+        fade_steps=0,
+        mix=0.5,
+        score_steps=1,
+        score_decay=0.9,
+        capacity_slack=1.5,
+        density_start=0.999,
+        density_schedule="constant",
+        storage="packed",
+        nm=(2, 4),
+        ste_decay=0.0,
+        flow="none",
+        flow_start=0.0,
+        flow_end=0.0,
     )
     run = RunConfig(model, topology, _OPTIM, _data(length), _train(rows), SeedConfig(0, 0, 0))
     return build_recipe(run, steps=run.train.steps, vocab_size=VOCABULARY, start_id=1, platform=platform)
@@ -93,6 +111,8 @@ _OPTIM = OptimConfig(
     weight_decay=0.0,
     clip=1.0,
     moment_dtype="float32",
+    galore_rank=64,
+    galore_every=200,
 )
 
 

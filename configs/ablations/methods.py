@@ -18,7 +18,7 @@ from configs.prose import get_config as base
 
 SEEDS = (0, 1, 2, 3, 4)
 # Peak rate of a dense weight, the best of methods_lr.py.
-RATES = {"dense": 2e-3, "static": 4e-3, "set": 4e-3, "rigl": 4e-3, "smet": 2e-3, "smet_rigl": 2e-3}
+RATES = {"dense": 2e-3, "static": 4e-3, "set": 4e-3, "rigl": 4e-3, "smet": 2e-3, "smet_rigl": 4e-3}
 
 
 def get_config() -> ConfigDict:
@@ -27,10 +27,11 @@ def get_config() -> ConfigDict:
 
 
 def points() -> list[dict[str, Any]]:
-    """Dense first, then the sparse methods, then the naive ones at SMET's rates."""
+    """Dense first, then the sparse methods, the naive ones at SMET's rates, and SMET's update at the naive rates."""
     tuned: list[dict[str, Any]] = [{"topology.method": method, "optim.lr": rate} for method, rate in RATES.items()]
     tuned[0]["topology.density"] = 1.0
-    return tuned + [
+    naive: list[dict[str, Any]] = [
         {"topology.method": method, "optim.density_exponent": 0.5, "optim.lr": RATES["smet"]}
         for method in ("set", "rigl")
     ]
+    return [*tuned, *naive, {"topology.method": "smet", "optim.density_exponent": 0.0, "optim.lr": RATES["set"]}]

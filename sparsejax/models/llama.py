@@ -87,6 +87,13 @@ class DecoderLayer(nnx.Module):
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotation)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 
+    def hold_scored_kernels(self) -> None:
+        """Make every weight with a probe dense, for all calls that follow; see ``SparseLinear.hold_scored_kernel``."""
+        attention, mlp = self.attention, self.mlp
+        for linear in (attention.q, attention.k, attention.v, attention.o, mlp.gate, mlp.up, mlp.down):
+            if isinstance(linear, SparseLinear) and hasattr(linear, "probe"):
+                linear.hold_scored_kernel()
+
 
 class Embed(nnx.Module):
     """Token embedding, float32 ``[V, D]``."""
@@ -170,24 +177,28 @@ class Llama(nnx.Module):
         """Logits float32 ``[B, T, V]`` of integer tokens; position t sees tokens 0 to t."""
         return self.logits(self.hidden_states(tokens_BT))
 
-    def hidden_states(self, tokens_BT: jax.Array, microbatches: int = 1) -> jax.Array:
+    def hidden_states(self, tokens_BT: jax.Array, scored_parts: int = 0) -> jax.Array:
         """Normalised output of the last layer, ``[B, T, D]`` in the compute dtype; all but the head.
 
-        With ``microbatches`` above 1 every layer takes that many equal parts of the batch one after another, so the
-        gradient of a weight is complete when its layer is done, while a layer's activations exist for one part only.
+        ``scored_parts`` above 0 is for the score program (``training/growth_scores.py``): weights with a probe are
+        made dense once a layer, and the layer takes the batch in that many equal parts one after another. So the
+        gradient of a weight is whole when its layer is done, while its activations exist for one part and dense
+        weights for one layer only.
         """
         x_BTD = self.embed.embedding[...][tokens_BT].astype(self.model.compute_dtype)
         rotation = rotation_of(jnp.arange(tokens_BT.shape[1]), rope_frequencies(self.model))
         graphdef, *states = nnx.split(self.layers, nnx.Param, ...)
 
-        def body(x_BTD: jax.Array, layer: list[nnx.State]) -> tuple[jax.Array, None]:
-            apply = partial(nnx.merge(graphdef, *layer), rotation=rotation)
-            if microbatches == 1:
-                return apply(x_BTD), None
-            parts_ABTD = x_BTD.reshape(microbatches, -1, *x_BTD.shape[1:])
-            return jax.lax.map(jax.checkpoint(apply, prevent_cse=False), parts_ABTD).reshape(x_BTD.shape), None
+        def body(x_BTD: jax.Array, states: list[nnx.State]) -> tuple[jax.Array, None]:
+            layer = nnx.merge(graphdef, *states)
+            if not scored_parts:
+                return layer(x_BTD, rotation), None
+            layer.hold_scored_kernels()
+            apply = jax.checkpoint(partial(layer, rotation=rotation), prevent_cse=False)
+            parts_ABTD = x_BTD.reshape(scored_parts, -1, *x_BTD.shape[1:])
+            return jax.lax.map(apply, parts_ABTD).reshape(x_BTD.shape), None
 
-        x_BTD, _ = jax.lax.scan(_remat(body, self.model.remat), x_BTD, states)
+        x_BTD, _ = jax.lax.scan(_remat(body, "full" if scored_parts else self.model.remat), x_BTD, states)
         return self.norm(x_BTD)
 
     @property

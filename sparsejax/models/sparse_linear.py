@@ -61,6 +61,10 @@ class SparseLinear(nnx.Module):
         gradients = nnx.grad(lambda m: m(x).sum())(model)   # gradients["up"]["values"]: active blocks only
     """
 
+    # Set by the score program only.
+    probe: GrowthProbe
+    scored: jax.Array
+
     def __init__(
         self,
         weight: SparseWeight,
@@ -128,14 +132,18 @@ class SparseLinear(nnx.Module):
         index: Index = FlatIndex(**fields) if self.grid.unstructured else BlockIndex(**fields)
         return BlockSparse(values=self.values[...], index=index, grid=self.grid)
 
+    def hold_scored_kernel(self) -> None:
+        """Make the weight dense once, for all calls that follow, with a gradient that reaches its ``GrowthProbe``."""
+        self.scored = nnx.data(scored_kernel(self.weight.values, self.probe[...], self.weight.index, self.grid))
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """``x [..., K]`` of any float dtype to ``[..., N]`` in the compute dtype."""
         x = x.astype(self.compute_dtype)
         if self.dense:
             y = dense_product(x, self.kernel[...].astype(self.compute_dtype))
-        elif hasattr(self, "probe"):
-            kernel_KN = scored_kernel(self.weight.values, self.probe[...], self.weight.index, self.grid)
-            y = dense_product(x, kernel_KN.astype(self.compute_dtype))
+        elif hasattr(self, "scored"):
+            y = x.reshape(-1, x.shape[-1]) @ self.scored.astype(self.compute_dtype)
+            y = y.reshape(*x.shape[:-1], -1)
         else:
             # The values go in as float32: block_matmul casts them, and returns their gradient unrounded.
             y = api.block_matmul(x, self.weight, implementation=self.implementation)

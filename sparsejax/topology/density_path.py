@@ -19,7 +19,7 @@ def decays(topology: TopologyConfig) -> bool:
 
 
 def density_at(topology: TopologyConfig, step: int, steps: int) -> float:
-    """Density wanted after ``step`` of ``steps``.
+    """Density after ``step`` of ``steps``: that of the last rewiring up to there.
 
     From ``density_start`` at step 0 to ``density`` at ``stop_fraction * steps``, with ``x`` the fraction of the way:
     cosine and linear as in ``schedules.interpolate``, cubic ``density + (density_start - density) (1 - x)^3``.
@@ -29,6 +29,7 @@ def density_at(topology: TopologyConfig, step: int, steps: int) -> float:
     start, end = topology.density_start, topology.density
     # The last rewiring must reach the end, wherever the interval puts it.
     last = last_rewiring_step(steps, topology.stop_fraction) // topology.every * topology.every
+    step = step // topology.every * topology.every
     if topology.density_schedule == "cubic":
         x = min(max(step / last, 0.0), 1.0) if last > 0 else 1.0
         return end + (start - end) * (1 - x) ** 3

@@ -111,7 +111,7 @@ def _probed(recipe: Recipe) -> tuple[nnx.GraphDef, Tree]:
 def _objective(recipe: Recipe, model: Llama, target_BT: jax.Array) -> jax.Array:
     """The summed loss, the head's logits made for one microbatch at a time."""
     train = recipe.run.train
-    hidden_BTD = model.hidden_states(shift_right(target_BT, recipe.start_id), train.microbatches)
+    hidden_BTD = model.hidden_states(shift_right(target_BT, recipe.start_id), scored_parts=train.microbatches)
 
     def part(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         return objective(loss_sums(model.logits(pair[0]), pair[1]), train.z_loss)

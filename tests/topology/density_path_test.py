@@ -23,11 +23,13 @@ def test_worked_path():
     # Rewirings after 20, 40, ..., 300: the way is 300 steps.
     cubic, linear, cosine = (topology(density_schedule=shape) for shape in ("cubic", "linear", "cosine"))
     assert density_at(cubic, 0, STEPS) == 1.0
-    assert density_at(cubic, 150, STEPS) == pytest.approx(0.25 + 0.75 / 8)
+    assert density_at(cubic, 160, STEPS) == pytest.approx(0.25 + 0.75 * (140 / 300) ** 3)
     assert density_at(linear, 100, STEPS) == pytest.approx(0.75)
-    assert density_at(cosine, 150, STEPS) == pytest.approx(0.625)
+    assert density_at(cosine, 100, STEPS) == pytest.approx(0.25 + 0.75 * 0.75)
     for run in (cubic, linear, cosine):
         assert [density_at(run, step, STEPS) for step in (300, 301, 400)] == [0.25] * 3
+        # Between rewirings nothing falls: a checkpoint of any step finds the slots of the rewiring before it.
+        assert density_at(run, 100, STEPS) == density_at(run, 119, STEPS) > density_at(run, 120, STEPS)
 
 
 def test_the_last_rewiring_reaches_the_end_wherever_it_falls():

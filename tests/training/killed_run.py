@@ -15,31 +15,36 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from sparsejax.training import session
+from sparsejax.training import rewirer, session
 from sparsejax.training.loop import train
 from tests.training.tiny import quiet_console, tiny_run
 
 
-def strike_after(name: str, at: int, strike: Callable[[], None]) -> None:
-    """Call ``strike`` when the session's method ``name`` is done with step ``at``."""
-    original = getattr(session.Session, name)
+def strike_after(owner: type, name: str, at: int, strike: Callable[[], None]) -> None:
+    """Call ``strike`` when the method ``name`` is done with step ``at``; before it, if it is all that is due then."""
+    original = getattr(owner, name)
 
-    def method(self: session.Session, state: Any, step: int) -> Any:
+    def method(self: Any, state: Any, step: int, *rest: Any) -> Any:
         if name == "_after_step" and step == at:
             strike()
-        result = original(self, state, step)
+        result = original(self, state, step, *rest)
         if name != "_after_step" and step == at:
             strike()
         return result
 
-    setattr(session.Session, name, method)
+    setattr(owner, name, method)
 
 
 if __name__ == "__main__":
     directory, moment, at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    hooks = {"step": "_after_step", "rewire": "_rewire", "save": "_save", "term": "_after_step"}
+    hooks = {
+        "step": (session.Session, "_after_step"),
+        "rewire": (rewirer.Rewirer, "_rewire"),
+        "save": (session.Session, "_save"),
+        "term": (session.Session, "_after_step"),
+    }
     number = signal.SIGTERM if moment == "term" else signal.SIGKILL
     if moment in hooks:
-        strike_after(hooks[moment], at, lambda: os.kill(os.getpid(), number))
+        strike_after(*hooks[moment], at, lambda: os.kill(os.getpid(), number))
     outcome = train(tiny_run(directory), directory / "run", extend=False, console=quiet_console())
     sys.exit(outcome.exit_code)
