@@ -91,7 +91,7 @@ def topology() -> ConfigDict:
     c.density_schedule = "constant"  # path down to density, up to stop_fraction: constant, cosine, linear, cubic
     c.storage = "packed"  # packed (active blocks), dense_master (all weights, N:M mask), monarch (two factors)
     c.nm = (2, 4)  # storage=dense_master: the largest N of every M weights along the inputs are used
-    c.ste_decay = 2e-4  # storage=dense_master: pull of unused weights towards zero (SR-STE's lambda); at least 0
+    c.ste_decay = 2e-4  # dense_master without a flow: pull of unused weights to zero (SR-STE's lambda); at least 0
     c.flow = "none"  # dense_master: how N:M comes: none (at once), mask_linear, mask_exp, structure (M-1:M to N:M)
     c.flow_start = 0.1  # fraction of the steps that are dense before the flow; in [0, 1]
     c.flow_end = 0.75  # fraction of the steps from which N:M is exact; in [flow_start, 1]

@@ -25,4 +25,4 @@ def get_config() -> ConfigDict:
 
 def points() -> list[dict[str, Any]]:
     """At once first."""
-    return [{"topology.fade_steps": steps} for steps in (0, 2, 5, 10)]
+    return [{"topology.fade_steps": steps} for steps in (0, 5, 10)]

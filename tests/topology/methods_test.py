@@ -1,5 +1,8 @@
 """The table of methods."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sparsejax.config import CHOICES
@@ -41,3 +44,8 @@ def test_methods_are_the_published_combinations():
     assert changes("smet", "smet_rigl") == {"grow"}
     assert changes("smet", "smet_code") == {"form", "density_exponent"}
     assert changes("static", "set") == {"drop", "grow"}
+
+
+def test_the_documented_table_has_every_method():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "METHODS.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(METHODS)
