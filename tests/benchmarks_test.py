@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import block_matmul, measuring, memory, model_runs, step
+from benchmarks import block_matmul, growth_memory, measuring, memory, model_runs, step
 from sparsejax.models.sizes import Size
 
 
@@ -44,6 +44,14 @@ def test_memory(monkeypatch, tmp_path, tiny_size):
     assert 0.5 < row["over_twin"] < 0.6 and row["whole_over_twin"] < 1
 
 
+def test_growth_memory(monkeypatch, tmp_path, tiny_size):
+    run(growth_memory, monkeypatch, "--size", "60m", "--block", 8, "--json", tmp_path / "rows.json")
+    random, gradient, momentum = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert random["score"] == 0 < gradient["score"] and gradient["state"] == random["state"]
+    # 7 kinds in 2 layers, 4 x 4 places and 4 x 8 in the MLP of 64: one float each.
+    assert momentum["state"] - gradient["state"] == 4 * 2 * (4 * 16 + 3 * 32)
+
+
 def test_step(monkeypatch, tmp_path, tiny_size):
     flags = ("--rows", 1, "--length", 8, "--block", 8, "--balance", "none", "--repetitions", 1, "--density", 0.5)
     run(step, monkeypatch, *flags, "--json", tmp_path / "rows.json")
@@ -58,6 +66,7 @@ def test_step(monkeypatch, tmp_path, tiny_size):
         (block_matmul, ["--density", "0"]),
         (memory, ["--density", "2"]),
         (memory, ["--size", "61m"]),
+        (growth_memory, ["--density", "1"]),
         (step, ["--density", "1"]),
         (step, ["--repetitions", "0"]),
     ],

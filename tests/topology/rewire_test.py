@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.topology.blocks import BlockGrid, from_dense, index_from_mask, to_dense
-from sparsejax.topology.rewire import apply, drop_count, rewire
+from sparsejax.topology.blocks import BlockGrid, from_dense, index_from_mask, to_dense, validate
+from sparsejax.topology.rewire import apply, choose_drops, drop_count, regrow, rewire
 
 ACTIVE = """
 # . . #
@@ -191,3 +191,45 @@ def test_values_follow_their_blocks_and_grown_blocks_start_at_zero():
     assert not np.any(after.values[2]) and not np.any(after.values[4])  # the two slots of -1 above
     gone = np.kron(np.isin(DROP, [1, 2]), np.ones((2, 2), bool))
     np.testing.assert_array_equal(to_dense(after), np.where(gone, 0, to_dense(weight)))
+
+
+def test_dropping_without_growing_leaves_free_slots_and_growing_fills_them():
+    grid = BlockGrid((8, 8), (2, 2))
+    index = index_from_mask(mask_of(ACTIVE), grid, 8)
+    drop = jnp.asarray(DROP.T.reshape(-1)[mask_of(ACTIVE).T.reshape(-1)])
+    gone = choose_drops(index, grid, drop, jnp.ones(8, bool), 2, False)
+    left = regrow(index, grid, gone, jnp.asarray(by_place(GROW, grid)), 0, False)
+    # The scores 1 and 2 are gone: places (1, 1) and (0, 3).
+    assert (
+        draw(left.index, grid)
+        == """
+# . . .
+. . # .
+# . . #
+. # # .
+"""
+    )
+    np.testing.assert_array_equal(left.old_slot, [0, 1, 3, 4, 5, 7, -1, -1])
+    validate(from_dense(jnp.ones((8, 8)), left.index, grid))
+    nothing = jnp.zeros((8,), bool)
+    full = regrow(left.index, grid, nothing, jnp.asarray(by_place(np.where(GROW == 99, 0, GROW), grid)), 2, False)
+    assert (
+        draw(full.index, grid)
+        == """
+# . # .
+. . # .
+# # . #
+. # # .
+"""
+    )
+
+
+def test_a_block_that_comes_back_at_once_names_its_former_slot():
+    grid = BlockGrid((8, 8), (2, 2))
+    index = index_from_mask(mask_of(ACTIVE), grid, 8)
+    gone = jnp.arange(8) == 2
+    place = np.zeros((1, 16))
+    place[0, 5] = 9  # column 1, row 1: the place of slot 2
+    back = regrow(index, grid, gone, jnp.asarray(place), 1, True)
+    np.testing.assert_array_equal(back.old_slot, [0, 1, -1, 3, 4, 5, 6, 7])
+    np.testing.assert_array_equal(back.former_slot, np.arange(8))

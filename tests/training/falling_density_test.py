@@ -98,6 +98,7 @@ def straight(tmp_path_factory):
     return directory, outcome
 
 
+@pytest.mark.slow
 def test_a_run_continues_across_a_stair_bit_for_bit(straight):
     directory, outcome = straight
     again = directory / "again"
@@ -114,6 +115,7 @@ def test_a_run_continues_across_a_stair_bit_for_bit(straight):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_the_log_has_what_a_rewiring_did(straight):
     directory, _ = straight
     rows = [row for row in read_rows(directory / "run" / "metrics.jsonl") if row["kind"] == "rewire"]
