@@ -33,7 +33,6 @@ def recipe(
 ) -> Recipe:
     """SMET on a published size; ``density`` 1 is the dense twin with the widths that ``block`` asks for."""
     shape = SIZES[size]
-    dense = density == 1.0
     model = ModelConfig(
         size=size,
         hidden=shape.hidden,
@@ -56,7 +55,14 @@ def recipe(
         remat=remat,
         implementation="auto",
     )
-    topology = TopologyConfig(
+    topology = _topology(density, block, balance, grow)
+    run = RunConfig(model, topology, _OPTIM, _data(length), _train(rows), SeedConfig(0, 0, 0))
+    return build_recipe(run, steps=run.train.steps, vocab_size=VOCABULARY, start_id=1, platform=platform)
+
+
+def _topology(density: float, block: int, balance: str, grow: str) -> TopologyConfig:
+    dense = density == 1.0
+    return TopologyConfig(
         density=density,
         block=(block, block),
         shards=1,
@@ -91,8 +97,6 @@ def recipe(
         flow_start=0.0,
         flow_end=0.0,
     )
-    run = RunConfig(model, topology, _OPTIM, _data(length), _train(rows), SeedConfig(0, 0, 0))
-    return build_recipe(run, steps=run.train.steps, vocab_size=VOCABULARY, start_id=1, platform=platform)
 
 
 _OPTIM = OptimConfig(

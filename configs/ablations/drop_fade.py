@@ -5,7 +5,7 @@ blocks about to go are chosen some steps earlier and scaled down linearly until 
 
     sparsejax sweep --config=configs/ablations/drop_fade.py --workdir=runs/drop_fade
 
-Hardware: two CPU cores. 12 runs, about 6 minutes.
+Hardware: two CPU cores. 9 runs, about 6 minutes.
 Measured: not yet
 """
 

@@ -6,7 +6,7 @@ form gives from what the rate gives.
 
     sparsejax sweep --config=configs/ablations/methods.py --workdir=runs/methods
 
-Hardware: two CPU cores. 40 runs, about 20 minutes.
+Hardware: two CPU cores. 45 runs, about 33 minutes.
 Measured: not yet
 """
 
