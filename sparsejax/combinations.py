@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sparsejax.config import ModelConfig, RunConfig, TopologyConfig
+from sparsejax.sections import ModelConfig, RunConfig, TopologyConfig
 
 _NEED_SCORES = ("gradient", "gradient_sum", "momentum", "momentum_neuron", "mix")
 

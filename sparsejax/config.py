@@ -15,162 +15,35 @@ from typing import Any, get_type_hints
 
 from sparsejax.combinations import problems
 from sparsejax.legal_values import CHOICES, FREE_ON_RESUME, RANGES
+from sparsejax.sections import (
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    SeedConfig,
+    TopologyConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "CHOICES",
+    "FREE_ON_RESUME",
+    "RANGES",
+    "ConfigError",
+    "DataConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "SeedConfig",
+    "TopologyConfig",
+    "TrainConfig",
+    "differing_keys",
+    "resolve",
+]
 
 
 class ConfigError(ValueError):
     """A value the user gave that cannot work; ``str(error)`` is the one line to show (exit code 2)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Shape and numerics of the LLaMA decoder. Fields: see ``configs/base.py``."""
-
-    size: str
-    hidden: int
-    mlp: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    layers: int
-    rope_base: float
-    rope_scaling: str
-    rope_factor: float
-    rope_low_frequency: float
-    rope_high_frequency: float
-    rope_original_length: int
-    rms_eps: float
-    tied_head: bool
-    init_std: float
-    init: str
-    compute_dtype: str
-    remat: str
-    implementation: str
-
-
-@dataclasses.dataclass(frozen=True)
-class TopologyConfig:
-    """Which blocks exist and how that changes. Fields: see ``configs/base.py``."""
-
-    density: float
-    block: tuple[int, int]
-    shards: int
-    balance: str
-    allocation: str
-    attention_mlp_ratio: float
-    rules: tuple[str, ...]
-    method: str
-    drop: str
-    grow: str
-    every: int
-    rate: float
-    rate_end: float
-    rate_schedule: str
-    stop_fraction: float
-    regrow_dropped: bool
-    regrow_value: str
-    drop_threshold: float
-    temperature: float
-    temperature_end: float
-    fade_steps: int
-    mix: float
-    score_steps: int
-    score_decay: float
-    capacity_slack: float
-    density_start: float
-    density_schedule: str
-    storage: str
-    nm: tuple[int, int]
-    ste_decay: float
-    flow: str
-    flow_start: float
-    flow_end: float
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """Sparse Adam and the learning-rate shape. Fields: see ``configs/base.py``."""
-
-    form: str
-    lr: float
-    schedule: str
-    warmup_fraction: float
-    min_ratio: float
-    decay_fraction: float
-    restarts: int
-    b1: float
-    b2: float
-    eps: float
-    density_exponent: float
-    ramp: int
-    weight_decay: float
-    clip: float
-    moment_dtype: str
-    galore_rank: int
-    galore_every: int
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Text, tokenizer and the unique-token budget. Fields: see ``configs/base.py``."""
-
-    source: str
-    path: str
-    validation_path: str
-    validation_fraction: float
-    text_field: str
-    tokenizer: str
-    tokenizer_path: str
-    vocab_size: int
-    sequence_length: int
-    unique_tokens: int
-    reshuffle_each_epoch: bool
-    cache_dir: str
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Length, batch and bookkeeping of a run. Fields: see ``configs/base.py``."""
-
-    steps: int
-    epochs: int
-    batch_size: int
-    microbatches: int
-    z_loss: float
-    nonfinite_limit: int
-    log_every: int
-    eval_every: int
-    eval_tokens: int
-    checkpoint_every: int
-    keep_last: int
-    keep_every: int
-    profile_start: int
-    profile_steps: int
-    compile_cache: str
-
-
-@dataclasses.dataclass(frozen=True)
-class SeedConfig:
-    """Independent seeds: weights, topology, data order."""
-
-    init: int
-    topology: int
-    data: int
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """Everything that defines a run, one section per room."""
-
-    model: ModelConfig
-    topology: TopologyConfig
-    optim: OptimConfig
-    data: DataConfig
-    train: TrainConfig
-    seeds: SeedConfig
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict, ready for JSON (tuples become lists on the way out)."""
-        return dataclasses.asdict(self)
 
 
 def resolve(config: Mapping[str, Any]) -> RunConfig:

@@ -19,8 +19,9 @@ PACKAGE = ROOT / "sparsejax"
 
 # Room -> what it may import besides itself, config.py and hardware/. A name with a dot is one module, not its room.
 MAY_IMPORT: dict[str, set[str]] = {
-    "config": {"legal_values", "combinations"},
-    "combinations": {"config"},
+    "config": {"legal_values", "combinations", "sections"},
+    "combinations": {"sections"},
+    "sections": set(),
     "legal_values": set(),
     "hardware": set(),
     "topology": set(),

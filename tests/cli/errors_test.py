@@ -1,12 +1,19 @@
 """Bad input is one line on stderr and exit code 2, before anything compiles."""
 
+from importlib import import_module
+
 import jax
 import pytest
 
-from sparsejax.cli.main import main
+from sparsejax.cli.main import COMMANDS, main
 from tests.training.tiny import write_text
 
 QUICKSTART = "configs/quickstart.py"
+
+
+# Commands import what they need when they run, and some modules decorate with jit when they are imported.
+for needed in (*(f"cli.{command}" for command in COMMANDS), "training.loop"):
+    import_module(f"sparsejax.{needed}")
 
 
 @pytest.fixture(autouse=True)
