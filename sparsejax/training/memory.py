@@ -61,7 +61,16 @@ def dense_twin(recipe: Recipe, platform: str) -> Recipe:
 
     GaLore is dense already; its twin has plain Adam, beside which its moments are small.
     """
-    topology = dataclasses.replace(recipe.run.topology, density=1.0, rules=(), drop="none", grow="none", method="dense")
+    topology = dataclasses.replace(
+        recipe.run.topology,
+        method="dense",
+        density=1.0,
+        rules=(),
+        drop="none",
+        grow="none",
+        density_schedule="constant",
+        flow="none",
+    )
     adam = dataclasses.replace(recipe.run.optim, form="naive")
     optim = adam if recipe.run.optim.form == "galore" else recipe.run.optim
     run: RunConfig = dataclasses.replace(recipe.run, topology=topology, optim=optim)

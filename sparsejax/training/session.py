@@ -118,7 +118,7 @@ class Session:
         """Everything due after ``step``, in the order the module promises."""
         run, last = self.recipe.run, step == self.recipe.steps
         evaluation = None
-        if is_due(self.recipe, step - 1):
+        if self.recipe.run.topology.grow != "none" and is_due(self.recipe, step - 1):
             self.log.write("regrowth", step, {"topology/regrown_update": float(self.window[-1]["regrown_update"])})
         saves = step % run.train.checkpoint_every == 0 or last
         if step % run.train.log_every == 0 or saves:

@@ -14,6 +14,7 @@ from sparsejax.topology.density_path import STAIRS
 from sparsejax.training.checkpoint import state_digest
 from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.loop import train
+from sparsejax.training.memory import dense_twin
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.recipe import index_of, init_state, values_of, values_path
 from sparsejax.training.rewire_plan import is_due, plan_at
@@ -67,6 +68,11 @@ def test_counts_fall_exactly_and_only_the_smallest_go(tmp_path):
     assert {name: weight.capacity for name, weight in recipe.sparse.items()} == {
         name: weight.count for name, weight in recipe.sparse.items()
     }
+
+
+def test_the_twin_of_a_falling_density_is_dense(tmp_path):
+    twin = dense_twin(tiny_recipe(tmp_path, **GMP), "cpu")
+    assert twin.sparse == {} and not twin.rewires and twin.abstract.topology == {}
 
 
 def test_slots_are_never_added(tmp_path):
