@@ -6,7 +6,7 @@ blocks about to go are chosen some steps earlier and scaled down linearly until 
     sparsejax sweep --config=configs/ablations/drop_fade.py --workdir=runs/drop_fade
 
 Hardware: two CPU cores. 9 runs, about 6 minutes.
-Measured: not yet
+Measured: the final loss falls by 0.020 ± 0.007 with 5 steps and by 0.054 ± 0.012 with 10, 3 seeds. docs/RESULTS.md.
 """
 
 from typing import Any
