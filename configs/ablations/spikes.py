@@ -8,8 +8,8 @@ from them without a rewiring, with the drop alone, and with the whole rewiring i
 
 Hardware: two CPU cores. 9 runs, about 9 minutes.
 A branch test takes two minutes more.
-Measured: with saturated counts, 3 seeds and 2 rewirings each, the cold start costs plain Adam 0.012 nats over the 20 steps
-after a rewiring at block 1, SMET 3 % of that; dropping alone costs nothing on average. docs/RESULTS.md.
+Measured: with saturated counts, 3 seeds and 2 rewirings each, the cold start costs plain Adam 0.012 nats over the 20
+steps after a rewiring at block 1, SMET 3 % of that; dropping alone costs nothing on average. docs/RESULTS.md.
 """
 
 from typing import Any
