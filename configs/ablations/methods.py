@@ -7,7 +7,7 @@ form gives from what the rate gives.
     sparsejax sweep --config=configs/ablations/methods.py --workdir=runs/methods
 
 Hardware: two CPU cores. 45 runs, about 33 minutes.
-Measured: not yet
+Measured: SMET 5.145, SET 4.946, SMET without its density rate 4.938, errors 0.004 to 0.007. docs/RESULTS.md.
 """
 
 from typing import Any
