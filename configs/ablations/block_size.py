@@ -7,7 +7,7 @@ column `tokens_per_second`, measured without compilation and evaluation.
     sparsejax sweep --config=configs/ablations/block_size.py --workdir=runs/block_size
 
 Hardware: two CPU cores. 12 runs, about 8 minutes.
-Measured: 5.091 at block 1, 5.139 at 16, 5.240 at 32, errors 0.003 to 0.049; 4 and 8 not yet. docs/RESULTS.md.
+Measured: 5.091, 5.090, 5.102, 5.139 at 1, 4, 8, 16, errors 0.003 to 0.011: 16 is worse. docs/RESULTS.md.
 """
 
 from typing import Any
