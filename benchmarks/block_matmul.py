@@ -66,8 +66,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     for name in arguments.implementation:
-        if unsupported(name, grid):
-            parser.error(f"{name} does not support block {grid.block}: {unsupported(name, grid)}")
+        reason = unsupported(name, grid, arguments.dtype)
+        if reason:
+            parser.error(f"{name} does not support block {grid.block}: {reason}")
     if not all(0 < density <= 1 for density in arguments.density):
         parser.error("--density: must be in (0, 1]")
     if arguments.repetitions < 1 or arguments.tokens < 1:

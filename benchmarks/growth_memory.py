@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks.measuring import conditions, table_line, write_json
 from benchmarks.model_runs import recipe
+from sparsejax.hardware.target import CPU
 from sparsejax.models.sizes import SIZES
 from sparsejax.training.growth_scores import Scores, make_score_step
 from sparsejax.training.memory import measure, nbytes
@@ -114,7 +115,7 @@ def main() -> None:
                 length=TOKENS,
                 compute_dtype="float32",
                 remat="none",
-                platform="cpu",
+                target=CPU,
                 grow=grow,
             )
             row = row_of(run, method, block)

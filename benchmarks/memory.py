@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from benchmarks.measuring import conditions, table_line, write_json
 from benchmarks.model_runs import recipe
+from sparsejax.hardware.target import CPU
 from sparsejax.models.sizes import SIZES
 from sparsejax.training.memory import measure
 from sparsejax.training.recipe import Recipe
@@ -68,7 +69,7 @@ def rows_of(size: str, densities: list[float], block: int) -> list[Row]:
 
     def at(density: float) -> Recipe:
         return recipe(
-            size, density, block, "none", rows=1, length=TOKENS, compute_dtype="float32", remat="none", platform="cpu"
+            size, density, block, "none", rows=1, length=TOKENS, compute_dtype="float32", remat="none", target=CPU
         )
 
     twin = at(1.0)

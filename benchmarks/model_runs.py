@@ -11,6 +11,7 @@ from sparsejax.config import (
     TopologyConfig,
     TrainConfig,
 )
+from sparsejax.hardware.target import Target
 from sparsejax.models.sizes import SIZES
 from sparsejax.training.recipe import Recipe, build_recipe
 
@@ -28,7 +29,7 @@ def recipe(
     length: int,
     compute_dtype: str,
     remat: str,
-    platform: str,
+    target: Target,
     grow: str = "random",
 ) -> Recipe:
     """SMET on a published size; ``density`` 1 is the dense twin with the widths that ``block`` asks for."""
@@ -57,7 +58,7 @@ def recipe(
     )
     topology = _topology(density, block, balance, grow)
     run = RunConfig(model, topology, _OPTIM, _data(length), _train(rows), SeedConfig(0, 0, 0))
-    return build_recipe(run, steps=run.train.steps, vocab_size=VOCABULARY, start_id=1, platform=platform)
+    return build_recipe(run, steps=run.train.steps, vocab_size=VOCABULARY, start_id=1, target=target)
 
 
 def _topology(density: float, block: int, balance: str, grow: str) -> TopologyConfig:

@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.measuring import conditions, interleaved, table_line, write_json
 from benchmarks.model_runs import VOCABULARY, recipe
+from sparsejax.hardware.target import target_of
 from sparsejax.models.sizes import SIZES
 from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.recipe import Recipe, init_state
@@ -111,7 +112,7 @@ def measure_block(arguments: argparse.Namespace, block: int) -> list[Row]:
             length=arguments.length,
             compute_dtype=arguments.dtype,
             remat=arguments.remat,
-            platform=jax.devices()[0].platform,
+            target=target_of(jax.devices()[0]),
         )
 
     target_BT = np.random.default_rng(0).integers(0, VOCABULARY, (arguments.rows, arguments.length), np.int32)

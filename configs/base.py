@@ -49,7 +49,7 @@ def model() -> ConfigDict:
     c.init = "normal"  # first weights of sparse parts: normal, density_aware (init_std / sqrt(density))
     c.compute_dtype = "bfloat16"  # of matrix products and activations: bfloat16, float32; parameters are float32
     c.remat = "none"  # activations recomputed in the backward pass: none, dots (all but products), full (a layer each)
-    c.implementation = "auto"  # of block products: auto (a measured table), reference, transient, xla, bcoo
+    c.implementation = "auto"  # block product: auto (measured), reference, transient, xla, bcoo, pallas_tpu, pallas_gpu
     return c
 
 

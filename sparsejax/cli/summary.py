@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -26,7 +25,7 @@ def print_summary(console: Console, workdir: Path, outcome: Outcome) -> None:
     recipe, state, corpus = outcome.recipe, outcome.state, outcome.corpus
     tokens = np.asarray(corpus.validation.ids[: outcome.evaluation.tokens])
     unigram = unigram_loss(corpus.train.ids, tokens, recipe.vocab_size)
-    twin = dense_twin(recipe, jax.devices()[0].platform)
+    twin = dense_twin(recipe)
     sparse_bytes, whole_bytes = measure(recipe, state)
     twin_bytes, whole_twin_bytes = measure(twin, twin.abstract)
     console.print(loss_table(outcome.evaluation, unigram, corpus.validation.bytes_per_token))

@@ -61,6 +61,18 @@ CHIPS: tuple[Chip, ...] = (
 )
 
 
+def chip_named(name: str) -> Chip:
+    """The chip of that short name.
+
+    Raises:
+      ValueError: no such chip; the message lists the names.
+    """
+    by_name = {chip.name: chip for chip in CHIPS}
+    if name not in by_name:
+        raise ValueError(f"chip={name!r}: unknown; use one of {', '.join(by_name)}")
+    return by_name[name]
+
+
 def chip_for(device_kind: str) -> Chip | None:
     """The chip behind ``jax.Device.device_kind``, or None for a CPU or an accelerator that is not listed."""
     return next((chip for chip in CHIPS if device_kind in chip.device_kinds), None)

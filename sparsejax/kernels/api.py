@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from sparsejax.kernels.bcoo import BCOO_IMPLEMENTATION
 from sparsejax.kernels.implementation import Implementation
@@ -32,8 +33,8 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 }
 
 
-def unsupported(implementation: str, grid: BlockGrid) -> str:
-    """Why the implementation cannot take the grid; the empty string if it can.
+def unsupported(implementation: str, grid: BlockGrid, dtype: DTypeLike) -> str:
+    """Why the implementation cannot take the grid with operands of that dtype; the empty string if it can.
 
     Raises:
       ValueError: the name is unknown; the message lists the legal ones.
@@ -41,7 +42,13 @@ def unsupported(implementation: str, grid: BlockGrid) -> str:
     if implementation not in IMPLEMENTATIONS:
         legal = ", ".join(IMPLEMENTATIONS)
         raise ValueError(f"implementation={implementation!r}: unknown; legal names are {legal} (auto is for resolve)")
-    return IMPLEMENTATIONS[implementation].unsupported(grid)
+    return IMPLEMENTATIONS[implementation].unsupported(grid, dtype)
+
+
+def described(grid: BlockGrid, dtype: DTypeLike) -> str:
+    """Shape, block and dtype as errors name them."""
+    (K, N), (bk, bn) = grid.shape, grid.block
+    return f"{K}x{N} in blocks of {bk}x{bn}, {jnp.dtype(dtype).name}"
 
 
 def block_matmul(x: jax.Array, weight: BlockSparse, *, implementation: str) -> jax.Array:
@@ -73,9 +80,12 @@ def block_matmul(x: jax.Array, weight: BlockSparse, *, implementation: str) -> j
 
 def _check(x: jax.Array, weight: BlockSparse, implementation: str) -> None:
     grid, values = weight.grid, weight.values
-    reason = unsupported(implementation, grid)
+    for name, array in (("x", x), ("values", values)):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name} of dtype {array.dtype}: must be floating point")
+    reason = unsupported(implementation, grid, x.dtype)
     if reason:
-        raise ValueError(f"implementation={implementation!r} does not support block {grid.block}: {reason}")
+        raise ValueError(f"implementation={implementation!r} does not support {described(grid, x.dtype)}: {reason}")
     if x.ndim < 1 or x.shape[-1] != grid.shape[0]:
         raise ValueError(f"x of shape {x.shape}: the last axis must be the weight's input width K={grid.shape[0]}")
     if values.ndim != 3 or values.shape[1:] != grid.block:
@@ -85,9 +95,6 @@ def _check(x: jax.Array, weight: BlockSparse, implementation: str) -> None:
         )
     if values.shape[0] % grid.shards:
         raise ValueError(f"{values.shape[0]} slots do not divide into {grid.shards} shares")
-    for name, array in (("x", x), ("values", values)):
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{name} of dtype {array.dtype}: must be floating point")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

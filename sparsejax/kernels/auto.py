@@ -1,18 +1,24 @@
 """``implementation="auto"``: the fastest measured choice, looked up on the host before anything compiles.
 
-The platform is an argument: the host that compiles is not always the device that runs, so nothing here asks
-JAX which backend is present.
+The target is an argument: the host that compiles is not always the device that runs, so nothing here asks JAX
+which backend is present.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from jax.typing import DTypeLike
+
 from sparsejax.config import ConfigError
-from sparsejax.kernels.api import IMPLEMENTATIONS, unsupported
+from sparsejax.hardware.target import Target
+from sparsejax.kernels.api import IMPLEMENTATIONS, described, unsupported
 from sparsejax.topology.blocks import Balance, BlockGrid
 
 Block = tuple[int, int]
+
+# Kernels for accelerators: in IMPLEMENTATIONS once for every chip that they have tiles for.
+KERNELS = ("pallas_tpu", "pallas_gpu")
 
 # Time of xla over time of the dense product, forward + backward, by platform, balance, block and density.
 #
@@ -44,32 +50,49 @@ _WORTHWHILE = 0.95
 _ROUNDED_BLOCKS = 1.1
 
 
-def resolve(implementation: str, *, platform: str, grid: BlockGrid, density: float) -> str:
+def resolve(implementation: str, *, target: Target, grid: BlockGrid, density: float, dtype: DTypeLike) -> str:
     """The concrete implementation for one weight.
 
     Args:
-      implementation: a name of ``IMPLEMENTATIONS``, returned as it is, or ``"auto"``.
-      platform: where the program will run: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
+      implementation: ``"auto"``, a kernel for accelerators (``KERNELS``), whose tiles depend on the chip, or another
+        name of ``IMPLEMENTATIONS``, returned as it is.
+      target: what the program will run on.
       grid: the weight's grid.
       density: its realised density, in (0, 1].
+      dtype: of the activations.
+
+    Returns:
+      A key of ``IMPLEMENTATIONS``; for a kernel with the chip, for example ``"pallas_tpu@v5e"``.
 
     Under ``"auto"`` a block that was not measured counts as the largest measured one that fits inside it, a density
     as the next higher measured one (one up to a tenth below it still counts, because counts are rounded to whole
     blocks); without such a cell, and for a weight with a side under 1024, the answer is ``"transient"``.
 
     Raises:
-      ConfigError: the implementation is unknown or does not support the grid.
+      ConfigError: the implementation is unknown, has no tiles for the chip, or does not support grid or dtype.
     """
-    if implementation != "auto":
-        if implementation not in IMPLEMENTATIONS:
-            legal = ", ".join(("auto", *IMPLEMENTATIONS))
-            raise ConfigError(f"model.implementation={implementation}: unknown; use one of {legal}")
-        reason = unsupported(implementation, grid)
-        if reason:
-            block = f"{grid.block[0]}x{grid.block[1]}"
-            raise ConfigError(f"model.implementation={implementation}: does not support block {block}: {reason}")
-        return implementation
-    measured = XLA_OVER_DENSE.get((platform, grid.balance), {})
+    if implementation == "auto":
+        return _measured_best(target, grid, density)
+    name = f"{implementation}@{target.chip}" if implementation in KERNELS else implementation
+    if name not in IMPLEMENTATIONS:
+        raise ConfigError(f"model.implementation={implementation}: {_no_such(implementation, target)}")
+    reason = unsupported(name, grid, dtype)
+    if reason:
+        raise ConfigError(f"model.implementation={implementation}: does not support {described(grid, dtype)}: {reason}")
+    return name
+
+
+def _no_such(implementation: str, target: Target) -> str:
+    if implementation not in KERNELS:
+        legal = ("auto", *(name for name in IMPLEMENTATIONS if "@" not in name), *KERNELS)
+        return f"unknown; use one of {', '.join(legal)}"
+    chips = [name.partition("@")[2] for name in IMPLEMENTATIONS if name.startswith(f"{implementation}@")]
+    device = target.chip or f"a {target.platform} that is not in hardware/chips.py"
+    return f"is for {', '.join(chips)}, and this run is on {device}; use auto"
+
+
+def _measured_best(target: Target, grid: BlockGrid, density: float) -> str:
+    measured = XLA_OVER_DENSE.get((target.platform, grid.balance), {})
     fitting = [block for block in measured if block[0] <= grid.block[0] and block[1] <= grid.block[1]]
     if grid.unstructured or not fitting or min(grid.shape) < _SMALLEST_SIDE:
         return "transient"

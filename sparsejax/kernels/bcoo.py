@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.sparse import BCOO, bcoo_dot_general, bcoo_dot_general_sampled
 
-from sparsejax.kernels.implementation import Implementation, accumulation_dtype, supports_every_grid
+from sparsejax.kernels.implementation import Implementation, accumulation_dtype, supports_everything
 from sparsejax.topology.bcoo import element_coordinates, to_bcoo
 from sparsejax.topology.blocks import BlockSparse, active_mask
 
@@ -38,4 +38,4 @@ def backward(x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[ja
     return gx_TK, jnp.where(active, sampled.reshape(weight.values.shape), 0)
 
 
-BCOO_IMPLEMENTATION = Implementation(forward, backward, supports_every_grid)
+BCOO_IMPLEMENTATION = Implementation(forward, backward, supports_everything)

@@ -12,12 +12,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from sparsejax.topology.blocks import BlockGrid, BlockSparse
 
 Forward = Callable[[jax.Array, BlockSparse], jax.Array]
 Backward = Callable[[jax.Array, BlockSparse, jax.Array], tuple[jax.Array, jax.Array]]
-Support = Callable[[BlockGrid], str]
+Support = Callable[[BlockGrid, DTypeLike], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Implementation:
       forward: ``(x [T, K], weight) -> y [T, N]`` in the accumulation dtype. ``weight.values`` has x's dtype.
       backward: ``(x [T, K], weight, gy [T, N]) -> (gx [T, K], gvalues [n, bk, bn])``, both in the accumulation
         dtype: ``gx = gy W^T`` and ``gvalues`` the blocks of ``x^T gy`` at the active places, exactly 0 in free slots.
-      unsupported: ``grid -> reason``; the empty string where the grid is supported.
+      unsupported: ``(grid, dtype of the operands) -> reason``; the empty string where both are supported.
     """
 
     forward: Forward
@@ -36,9 +37,9 @@ class Implementation:
     unsupported: Support
 
 
-def supports_every_grid(grid: BlockGrid) -> str:
-    """The ``unsupported`` of an implementation that takes any grid."""
-    del grid
+def supports_everything(grid: BlockGrid, dtype: DTypeLike) -> str:
+    """The ``unsupported`` of an implementation that takes any grid and any floating-point dtype."""
+    del grid, dtype
     return ""
 
 

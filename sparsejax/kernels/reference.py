@@ -9,7 +9,7 @@ import dataclasses
 
 import jax
 
-from sparsejax.kernels.implementation import Implementation, accumulation_dtype, supports_every_grid
+from sparsejax.kernels.implementation import Implementation, accumulation_dtype, supports_everything
 from sparsejax.topology.blocks import BlockSparse, to_dense
 
 
@@ -31,4 +31,4 @@ def backward(x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[ja
     return gx_TK, gvalues
 
 
-REFERENCE = Implementation(forward, backward, supports_every_grid)
+REFERENCE = Implementation(forward, backward, supports_everything)

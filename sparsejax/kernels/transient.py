@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jax
 
-from sparsejax.kernels.implementation import Implementation, dot, supports_every_grid
+from sparsejax.kernels.implementation import Implementation, dot, supports_everything
 from sparsejax.topology.blocks import BlockSparse, gather_blocks, to_dense
 
 
@@ -24,4 +24,4 @@ def backward(x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[ja
     return gx_TK, gather_blocks(dot(x_TK.T, gy_TN), weight.index, weight.grid)
 
 
-TRANSIENT = Implementation(forward, backward, supports_every_grid)
+TRANSIENT = Implementation(forward, backward, supports_everything)

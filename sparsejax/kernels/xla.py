@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from sparsejax.kernels.implementation import Implementation, accumulation_dtype, dot
 from sparsejax.topology.blocks import BlockGrid, BlockIndex, BlockSparse
@@ -208,7 +209,7 @@ def _pointer_backward(
 
 def _block_index(weight: BlockSparse) -> BlockIndex:
     if not isinstance(weight.index, BlockIndex):
-        raise TypeError(_unsupported(weight.grid))
+        raise TypeError(_unsupported(weight.grid, weight.values.dtype))
     return weight.index
 
 
@@ -226,7 +227,8 @@ def backward(x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[ja
     return token_major(gx_f), gvalues
 
 
-def _unsupported(grid: BlockGrid) -> str:
+def _unsupported(grid: BlockGrid, dtype: DTypeLike) -> str:
+    del dtype
     if grid.unstructured:
         return "a loop over single elements is never faster than a dense product; use transient"
     return ""

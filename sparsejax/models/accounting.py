@@ -14,7 +14,7 @@ from sparsejax.models.shapes import SHARD_AXES, DecoderShape, weight_shapes
 
 # Implementations of block_matmul that multiply the whole matrix, zeros included (kernels.api).
 DENSE_IMPLEMENTATIONS = frozenset({"reference", "transient"})
-SPARSE_IMPLEMENTATIONS = frozenset({"xla", "bcoo"})
+SPARSE_IMPLEMENTATIONS = frozenset({"xla", "bcoo", "pallas_tpu", "pallas_gpu"})
 
 INDEX_BYTES = 4
 VALUE_BYTES = 4
@@ -217,7 +217,7 @@ def _head(shape: DecoderShape) -> int:
 def _executed_elements(weight: WeightCount, implementations: Mapping[str, str]) -> int:
     if not weight.indexed:
         return weight.active if weight.storage == "monarch" else weight.elements
-    name = implementations[weight.name]
+    name, _, _ = implementations[weight.name].partition("@")  # a kernel's name carries its chip
     if name in DENSE_IMPLEMENTATIONS:
         return weight.elements
     if name not in SPARSE_IMPLEMENTATIONS:

@@ -186,7 +186,7 @@ def in_form(recipe: Recipe, form: str) -> Recipe:
         steps=recipe.steps,
         vocab_size=recipe.vocab_size,
         start_id=recipe.start_id,
-        platform=recipe.platform,
+        target=recipe.target,
         stage=recipe.stage,
     )
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from sparsejax.config import RunConfig
 from sparsejax.data.pipeline import Corpus, TrainBatches, open_corpus
+from sparsejax.hardware.target import target_of
 from sparsejax.training import workdir as rundir
 from sparsejax.training.checkpoint import Checkpoints, concrete
 from sparsejax.training.interrupts import Interrupts
@@ -46,7 +47,7 @@ def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> O
             steps=batches.steps,
             vocab_size=corpus.tokenizer.vocab_size,
             start_id=corpus.tokenizer.start_id,
-            platform=jax.devices()[0].platform,
+            target=target_of(jax.devices()[0]),
         )
         rundir.write_manifest(workdir, run, batches.steps, corpus.data_digest, corpus.tokenizer.digest)
         corpus.tokenizer.save(workdir / "tokenizer")

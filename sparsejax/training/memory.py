@@ -56,7 +56,7 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def dense_twin(recipe: Recipe, platform: str) -> Recipe:
+def dense_twin(recipe: Recipe) -> Recipe:
     """The recipe of the same model with every weight dense: same widths, same optimizer form, no topology.
 
     GaLore is dense already; its twin has plain Adam, beside which its moments are small.
@@ -75,5 +75,5 @@ def dense_twin(recipe: Recipe, platform: str) -> Recipe:
     optim = adam if recipe.run.optim.form == "galore" else recipe.run.optim
     run: RunConfig = dataclasses.replace(recipe.run, topology=topology, optim=optim)
     return build_recipe(
-        run, steps=recipe.steps, vocab_size=recipe.vocab_size, start_id=recipe.start_id, platform=platform
+        run, steps=recipe.steps, vocab_size=recipe.vocab_size, start_id=recipe.start_id, target=recipe.target
     )

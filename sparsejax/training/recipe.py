@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from sparsejax.config import ConfigError, RunConfig
+from sparsejax.config import ConfigError, ModelConfig, RunConfig
+from sparsejax.hardware.target import Target
 from sparsejax.kernels import auto
 from sparsejax.models import functional
 from sparsejax.models.flow import with_flow
@@ -57,7 +58,7 @@ class Recipe:
     steps: int
     vocab_size: int
     start_id: int
-    platform: str
+    target: Target
     stage: int
     weights: Mapping[str, SparseWeight]
     implementations: Mapping[str, str]
@@ -101,13 +102,13 @@ class Recipe:
             steps=self.steps,
             vocab_size=self.vocab_size,
             start_id=self.start_id,
-            platform=self.platform,
+            target=self.target,
             stage=step,
         )
 
 
 def build_recipe(
-    run: RunConfig, *, steps: int, vocab_size: int, start_id: int, platform: str, stage: int = 0
+    run: RunConfig, *, steps: int, vocab_size: int, start_id: int, target: Target, stage: int = 0
 ) -> Recipe:
     """Build and check the static half of a run.
 
@@ -116,7 +117,7 @@ def build_recipe(
       steps: optimizer steps of the whole run.
       vocab_size: size of the tokenizer.
       start_id: the tokenizer's start token.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``, where the programs will run; ``auto`` is resolved for it.
+      target: what the programs will run on; ``auto`` is resolved for it.
       stage: the step whose slots the arrays shall have; matters only where the density falls.
 
     Raises:
@@ -127,17 +128,8 @@ def build_recipe(
     weights = weight_table(run.model, run.topology, stage, steps)
     sparse = {name: weight for name, weight in weights.items() if weight.packed}
     _check_rate(run, sparse)
-    implementations = {
-        name: auto.resolve(run.model.implementation, platform=platform, grid=weight.grid, density=weight.density)
-        for name, weight in sparse.items()
-    }
-    build = partial(
-        Llama,
-        run.model,
-        weights,
-        vocab_size=vocab_size,
-        implementations=implementations,
-    )
+    implementations = {name: _implementation(run.model, weight, target) for name, weight in sparse.items()}
+    build = partial(Llama, run.model, weights, vocab_size=vocab_size, implementations=implementations)
     model = functional.abstract(partial(build, run.seeds.init, run.seeds.topology))
     params = model.params
     optimizer = build_optimizer(
@@ -154,7 +146,7 @@ def build_recipe(
         steps,
         vocab_size,
         start_id,
-        platform,
+        target,
         stage,
         weights,
         implementations,
@@ -269,6 +261,11 @@ def _pulls(
 
 def _joined(path: tuple[Any, ...]) -> str:
     return "/".join(str(part.key) for part in path)
+
+
+def _implementation(model: ModelConfig, weight: SparseWeight, target: Target) -> str:
+    grid, density = weight.grid, weight.density
+    return auto.resolve(model.implementation, target=target, grid=grid, density=density, dtype=model.compute_dtype)
 
 
 def _check_rate(run: RunConfig, sparse: Mapping[str, SparseWeight]) -> None:

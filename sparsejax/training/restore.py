@@ -9,6 +9,7 @@ import jax
 
 from sparsejax.config import ConfigError, RunConfig, resolve
 from sparsejax.data.tokenizer import Tokenizer, load_tokenizer
+from sparsejax.hardware.target import target_of
 from sparsejax.training.checkpoint import Checkpoints, concrete
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.state import TrainState
@@ -42,7 +43,7 @@ def restore_run(workdir: Path, notice: Notice) -> TrainedRun:
         steps=manifest["steps"],
         vocab_size=tokenizer.vocab_size,
         start_id=tokenizer.start_id,
-        platform=jax.devices()[0].platform,
+        target=target_of(jax.devices()[0]),
     )
     train = run.train
     with Checkpoints(

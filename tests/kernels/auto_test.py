@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sparsejax.config import ConfigError
+from sparsejax.hardware.target import CPU, Target
 from sparsejax.kernels import auto
 from sparsejax.topology.blocks import BlockGrid
 
@@ -19,9 +20,9 @@ def small_table(monkeypatch):
     monkeypatch.setattr(auto, "XLA_OVER_DENSE", TABLE)
 
 
-def resolved(block: tuple[int, int], density: float, *, platform: str = "cpu", balance: str = "none") -> str:
+def resolved(block: tuple[int, int], density: float, *, target: Target = CPU, balance: str = "none") -> str:
     grid = BlockGrid((1024, 1024), block, balance=balance)
-    return auto.resolve("auto", platform=platform, grid=grid, density=density)
+    return auto.resolve("auto", target=target, grid=grid, density=density, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -45,19 +46,21 @@ def test_reading_the_table(block, density, want):
 
 def test_balance_and_platform_have_their_own_cells():
     assert resolved((16, 16), 0.5, balance="column") == "xla"
-    assert resolved((128, 128), 0.25, platform="tpu") == "transient"
-    assert resolved((128, 128), 0.25, platform="gpu") == "transient"
+    assert resolved((128, 128), 0.25, target=Target("tpu", "v5e")) == "transient"
+    assert resolved((128, 128), 0.25, target=Target("gpu", "h200")) == "transient"
 
 
 def test_narrow_weights_get_transient():
     grid = BlockGrid((1024, 512), (128, 128))
-    assert auto.resolve("auto", platform="cpu", grid=grid, density=0.25) == "transient"
+    assert auto.resolve("auto", target=CPU, grid=grid, density=0.25, dtype="float32") == "transient"
 
 
 def test_a_name_is_returned_as_it_is_or_refused_in_one_line():
     grid = BlockGrid((16, 16), (1, 1))
-    assert auto.resolve("bcoo", platform="cpu", grid=grid, density=0.5) == "bcoo"
-    with pytest.raises(ConfigError, match=r"model\.implementation=xla: does not support block 1x1"):
-        auto.resolve("xla", platform="cpu", grid=grid, density=0.5)
+    assert auto.resolve("bcoo", target=CPU, grid=grid, density=0.5, dtype="float32") == "bcoo"
+    with pytest.raises(
+        ConfigError, match=r"model\.implementation=xla: does not support 16x16 in blocks of 1x1, float32: "
+    ):
+        auto.resolve("xla", target=CPU, grid=grid, density=0.5, dtype="float32")
     with pytest.raises(ConfigError, match="use one of auto, reference, transient, xla, bcoo"):
-        auto.resolve("fast", platform="cpu", grid=grid, density=0.5)
+        auto.resolve("fast", target=CPU, grid=grid, density=0.5, dtype="float32")

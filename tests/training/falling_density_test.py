@@ -71,7 +71,7 @@ def test_counts_fall_exactly_and_only_the_smallest_go(tmp_path):
 
 
 def test_the_twin_of_a_falling_density_is_dense(tmp_path):
-    twin = dense_twin(tiny_recipe(tmp_path, **GMP), "cpu")
+    twin = dense_twin(tiny_recipe(tmp_path, **GMP))
     assert twin.sparse == {} and not twin.rewires and twin.abstract.topology == {}
 
 

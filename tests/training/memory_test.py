@@ -39,7 +39,7 @@ def test_measured_bytes_are_those_of_the_formula(tmp_path, grow):
 @pytest.mark.parametrize("block", [(16, 16), (32, 32), (64, 64)])
 def test_state_bytes_follow_density_within_two_percent(tmp_path, density, block):
     recipe = tiny_recipe(tmp_path, **WIDE, topology_density=density, topology_block=block)
-    twin = dense_twin(recipe, "cpu")
+    twin = dense_twin(recipe)
     mine, theirs = measure(recipe, recipe.abstract)[0], measure(twin, twin.abstract)[0]
     # Ages are counted on top of what was promised.
     assert mine.total <= (density + 0.02) * theirs.total
@@ -55,7 +55,7 @@ def compiled_step(recipe):
 def test_the_compiled_step_holds_no_dense_stack_and_saves_the_gradients(tmp_path, implementation):
     changes = {**WIDE, "topology_density": 0.25, "topology_block": (16, 16), "model_implementation": implementation}
     recipe = tiny_recipe(tmp_path, **changes)
-    twin = dense_twin(recipe, "cpu")
+    twin = dense_twin(recipe)
     sparse, dense = compiled_step(recipe), compiled_step(twin)
 
     layers = recipe.run.model.layers

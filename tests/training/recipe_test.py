@@ -42,7 +42,7 @@ def test_no_leaf_is_blocks_and_the_bytes_are_those_of_the_formula(tmp_path, chan
     rank = 3 if changes is GALORE else None
     expected, found = memory(recipe.shape, counted, galore_rank=rank), measure(recipe, recipe.abstract)
     assert found == (expected.maskable, expected.total)
-    twin = dense_twin(recipe, "cpu")
+    twin = dense_twin(recipe)
     theirs = measure(twin, twin.abstract)[0]
     assert (found[0] == theirs) == (changes is NM)
     assert found[0].total <= theirs.total and twin.shape == recipe.shape

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from configs.base import get_config
 from sparsejax.config import RunConfig, resolve
+from sparsejax.hardware.target import CPU
 from sparsejax.training.recipe import Recipe, build_recipe
 
 WORDS = ("the", "sparse", "model", "reads", "a", "block", "of", "weights", "and", "drops", "the", "smallest", "ones")
@@ -55,7 +56,7 @@ def tiny_run(directory: Path, **changes: Any) -> RunConfig:
 def tiny_recipe(directory: Path, **changes: Any) -> Recipe:
     """The static half of a tiny run on byte tokens."""
     run = tiny_run(directory, **changes)
-    return build_recipe(run, steps=run.train.steps, vocab_size=257, start_id=256, platform="cpu")
+    return build_recipe(run, steps=run.train.steps, vocab_size=257, start_id=256, target=CPU)
 
 
 def quiet_console() -> Console:
