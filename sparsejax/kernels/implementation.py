@@ -14,11 +14,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from sparsejax.kernels.block_norms import panel_norms
 from sparsejax.topology.blocks import BlockGrid, BlockSparse
 
 Forward = Callable[[jax.Array, BlockSparse], jax.Array]
 Backward = Callable[[jax.Array, BlockSparse, jax.Array], tuple[jax.Array, jax.Array]]
 Support = Callable[[BlockGrid, DTypeLike], str]
+BlockNorms = Callable[[jax.Array, jax.Array, BlockGrid], jax.Array]
+SwiGlu = Callable[[jax.Array, BlockSparse, BlockSparse], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +33,18 @@ class Implementation:
       backward: ``(x [T, K], weight, gy [T, N]) -> (gx [T, K], gvalues [n, bk, bn])``, both in the accumulation
         dtype: ``gx = gy W^T`` and ``gvalues`` the blocks of ``x^T gy`` at the active places, exactly 0 in free slots.
       unsupported: ``(grid, dtype of the operands) -> reason``; the empty string where both are supported.
+      groups: whether weights of one input are faster side by side as one weight (``group.py``).
+      block_norms: ``(x [T, K], gy [T, N], grid) -> sum |x^T gy|`` of every block, ``[K / bk, N / bn]`` float32.
+      swiglu: ``(x [T, K], gate, up) -> silu(x gate) * (x up)``, ``[T, N]`` in x's dtype, where the implementation has
+        a kernel that stores neither product; None otherwise.
     """
 
     forward: Forward
     backward: Backward
     unsupported: Support
+    groups: bool = False
+    block_norms: BlockNorms = panel_norms
+    swiglu: SwiGlu | None = None
 
 
 def supports_everything(grid: BlockGrid, dtype: DTypeLike) -> str:
