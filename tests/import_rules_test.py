@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hardware": set(),
     "topology": set(),
     "data": set(),
-    "kernels": {"topology.blocks", "topology.bcoo"},
+    "kernels": {"topology.blocks", "topology.bcoo", "topology.concatenate"},
     "models": {"kernels", "topology"},
     "optim": {"topology"},
     "scaling": {"models.sizes", "models.accounting"},
