@@ -70,7 +70,7 @@ def block_matmul(x: jax.Array, weight: BlockSparse, *, implementation: str) -> j
       ValueError: unknown implementation, one that does not support the grid, or shapes that do not fit.
       TypeError: x or the values are not floating point.
     """
-    _check(x, weight, implementation)
+    check_operands(x, weight, implementation)
     K, N = weight.grid.shape
     x_TK = x.reshape(math.prod(x.shape[:-1]), K)
     with jax.named_scope(f"block_matmul_{implementation}"):
@@ -78,7 +78,8 @@ def block_matmul(x: jax.Array, weight: BlockSparse, *, implementation: str) -> j
     return y_TN.reshape(*x.shape[:-1], N)
 
 
-def _check(x: jax.Array, weight: BlockSparse, implementation: str) -> None:
+def check_operands(x: jax.Array, weight: BlockSparse, implementation: str) -> None:
+    """Raise what ``block_matmul`` raises for operands that it cannot take."""
     grid, values = weight.grid, weight.values
     for name, array in (("x", x), ("values", values)):
         if not jnp.issubdtype(array.dtype, jnp.floating):
