@@ -20,13 +20,8 @@ import jax.numpy as jnp
 from sparsejax.topology.blocks import BlockGrid, BlockIndex, BlockSparse, active_mask
 
 
-def concatenated_grid(grids: Sequence[BlockGrid]) -> BlockGrid:
-    """The grid of the weights side by side. Column counts are no longer static, so nothing is balanced.
-
-    Raises:
-      ValueError: the weights differ in input width, block or shares, or are stored element by element.
-    """
-    first = grids[0]
+def check_alike(grids: Sequence[BlockGrid]) -> None:
+    """Raise ``ValueError`` unless weights on these grids have the same input width, block and shares."""
     for name in ("block", "shards", "shard_axis"):
         found = [getattr(grid, name) for grid in grids]
         if len(set(found)) > 1:
@@ -34,10 +29,19 @@ def concatenated_grid(grids: Sequence[BlockGrid]) -> BlockGrid:
     inputs = [grid.shape[0] for grid in grids]
     if len(set(inputs)) > 1:
         raise ValueError(f"input widths of {', '.join(map(str, inputs))}: weights side by side must have the same")
-    if first.unstructured:
+
+
+def concatenated_grid(grids: Sequence[BlockGrid]) -> BlockGrid:
+    """The grid of the weights side by side. Column counts are no longer static, so nothing is balanced.
+
+    Raises:
+      ValueError: the weights are not alike, or are stored element by element.
+    """
+    check_alike(grids)
+    if grids[0].unstructured:
         raise ValueError("blocks of one element: weights side by side must be stored in larger blocks")
-    shape = (first.shape[0], sum(grid.shape[1] for grid in grids))
-    return dataclasses.replace(first, shape=shape, balance="none")
+    shape = (grids[0].shape[0], sum(grid.shape[1] for grid in grids))
+    return dataclasses.replace(grids[0], shape=shape, balance="none")
 
 
 def concatenate(weights: Sequence[BlockSparse]) -> BlockSparse:
