@@ -8,14 +8,12 @@ Only accelerator kernels gain by this; the other implementations make one produc
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.typing import DTypeLike
 
 from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, check_operands, unsupported
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, Index
@@ -35,8 +33,9 @@ Arrays = tuple[jax.Array, ...]
 def block_matmul_group(x: jax.Array, weights: Sequence[BlockSparse], *, implementation: str) -> Arrays:
     """``(x W_1, x W_2, ..)``, each as ``block_matmul`` computes it.
 
-    The weights are one weight for the time of the product if the implementation gains by it (``groups``) and supports
-    that weight's grid; their values are put together after the cast to x's dtype, so that both are one copy.
+    The weights are one weight for the time of the product if the implementation says that it gains by it (``groups``);
+    their values are put together after the cast to x's dtype, so that both are one copy. Otherwise, as for a whole that
+    it does not support, there is one product a weight; the results are the same.
 
     Args:
       x: ``[..., K]`` floating point; any leading axes.
@@ -54,50 +53,35 @@ def block_matmul_group(x: jax.Array, weights: Sequence[BlockSparse], *, implemen
     check_alike(grids)
     for weight in weights:
         check_operands(x, weight, implementation)
-    if not groups(implementation, grids, x.dtype):
-        return tuple(block_matmul(x, weight, implementation=implementation) for weight in weights)
     x_TK = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    if not _one_product(implementation, x_TK, weights):
+        return tuple(block_matmul(x, weight, implementation=implementation) for weight in weights)
     values, indices = tuple(weight.values for weight in weights), tuple(weight.index for weight in weights)
     with jax.named_scope(f"block_matmul_group_{implementation}"):
         outputs = _product(implementation, grids, x_TK, values, indices)
     return tuple(y_TN.reshape(*x.shape[:-1], -1) for y_TN in outputs)
 
 
-def groups(implementation: str, grids: Sequence[BlockGrid], dtype: DTypeLike) -> bool:
-    """Whether weights on these grids become one product."""
-    if len(grids) == 1 or not IMPLEMENTATIONS[implementation].groups:
+def _one_product(name: str, x_TK: jax.Array, weights: Sequence[BlockSparse]) -> bool:
+    if len(weights) == 1 or weights[0].grid.unstructured:
         return False
-    return not unsupported(implementation, concatenated_grid(grids), dtype)
+    grid = concatenated_grid([weight.grid for weight in weights])
+    slots = sum(weight.values.shape[0] for weight in weights)
+    if unsupported(name, grid, x_TK.dtype):
+        return False
+    return IMPLEMENTATIONS[name].groups(grid, slots, x_TK.shape[0], x_TK.dtype)
 
 
-def group_forward(name: str, x_TK: jax.Array, weights: Sequence[BlockSparse]) -> Arrays:
-    """The products ``[T, N_w]`` in x's dtype by one call of the implementation."""
-    y_TN = IMPLEMENTATIONS[name].forward(x_TK, concatenate(_cast(weights, x_TK)))
-    return split_columns(y_TN.astype(x_TK.dtype), [weight.grid for weight in weights])
-
-
-def group_backward(
-    name: str, x_TK: jax.Array, weights: Sequence[BlockSparse], gradients: Sequence[jax.Array]
-) -> tuple[jax.Array, Arrays]:
-    """Gradients of x, in its dtype, and of every weight's values, in theirs, from those of the products."""
-    whole = concatenate(_cast(weights, x_TK))
-    gx_TK, gslots = IMPLEMENTATIONS[name].backward(x_TK, whole, join_columns(gradients, whole.grid))
-    gvalues = split_slots(gslots, weights)
-    cast = tuple(g.astype(weight.values.dtype) for g, weight in zip(gvalues, weights, strict=True))
-    return gx_TK.astype(x_TK.dtype), cast
-
-
-def _cast(weights: Sequence[BlockSparse], x_TK: jax.Array) -> list[BlockSparse]:
-    return [dataclasses.replace(weight, values=weight.values.astype(x_TK.dtype)) for weight in weights]
-
-
-def _weights(grids: Grids, values: Arrays, indices: tuple[Index, ...]) -> list[BlockSparse]:
-    return [BlockSparse(*each) for each in zip(values, indices, grids, strict=True)]
+def _cast(x_TK: jax.Array, grids: Grids, values: Arrays, indices: tuple[Index, ...]) -> list[BlockSparse]:
+    """The weights with values in x's dtype."""
+    each = zip(values, indices, grids, strict=True)
+    return [BlockSparse(v.astype(x_TK.dtype), index, grid) for v, index, grid in each]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _product(name: str, grids: Grids, x_TK: jax.Array, values: Arrays, indices: tuple[Index, ...]) -> Arrays:
-    return group_forward(name, x_TK, _weights(grids, values, indices))
+    y_TN = IMPLEMENTATIONS[name].forward(x_TK, concatenate(_cast(x_TK, grids, values, indices)))
+    return split_columns(y_TN.astype(x_TK.dtype), grids)
 
 
 def _product_forward(
@@ -110,9 +94,13 @@ def _product_backward(
     name: str, grids: Grids, residuals: tuple[jax.Array, Arrays, tuple[Index, ...]], gradients: Arrays
 ) -> tuple[Any, ...]:
     x_TK, values, indices = residuals
+    weights = _cast(x_TK, grids, values, indices)
+    whole = concatenate(weights)
     with jax.named_scope(f"block_matmul_group_{name}_backward"):
-        gx_TK, gvalues = group_backward(name, x_TK, _weights(grids, values, indices), gradients)
-    return gx_TK, gvalues, None
+        gx_TK, gslots = IMPLEMENTATIONS[name].backward(x_TK, whole, join_columns(gradients, whole.grid))
+        gvalues = split_slots(gslots, weights)
+    cast = tuple(g.astype(v.dtype) for g, v in zip(gvalues, values, strict=True))
+    return gx_TK.astype(x_TK.dtype), cast, None
 
 
 _product.defvjp(_product_forward, _product_backward)

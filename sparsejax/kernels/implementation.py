@@ -20,8 +20,15 @@ from sparsejax.topology.blocks import BlockGrid, BlockSparse
 Forward = Callable[[jax.Array, BlockSparse], jax.Array]
 Backward = Callable[[jax.Array, BlockSparse, jax.Array], tuple[jax.Array, jax.Array]]
 Support = Callable[[BlockGrid, DTypeLike], str]
+Groups = Callable[[BlockGrid, int, int, DTypeLike], bool]
 BlockNorms = Callable[[jax.Array, jax.Array, BlockGrid], jax.Array]
 SwiGlu = Callable[[jax.Array, BlockSparse, BlockSparse], jax.Array]
+
+
+def never_groups(grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike) -> bool:
+    """The ``groups`` of an implementation that gains nothing by larger weights."""
+    del grid, slots, tokens, dtype
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Implementation:
       backward: ``(x [T, K], weight, gy [T, N]) -> (gx [T, K], gvalues [n, bk, bn])``, both in the accumulation
         dtype: ``gx = gy W^T`` and ``gvalues`` the blocks of ``x^T gy`` at the active places, exactly 0 in free slots.
       unsupported: ``(grid, dtype of the operands) -> reason``; the empty string where both are supported.
-      groups: whether weights of one input are faster side by side as one weight (``group.py``).
+      groups: ``(grid, slots, tokens, dtype) -> bool``, whether weights of one input that make up a weight of that
+        grid and number of slots are better multiplied as that one weight (``group.py``).
       block_norms: ``(x [T, K], gy [T, N], grid) -> sum |x^T gy|`` of every block, ``[K / bk, N / bn]`` float32.
       swiglu: ``(x [T, K], gate, up) -> silu(x gate) * (x up)``, ``[T, N]`` in x's dtype, where the implementation has
         a kernel that stores neither product; None otherwise.
@@ -42,7 +50,7 @@ class Implementation:
     forward: Forward
     backward: Backward
     unsupported: Support
-    groups: bool = False
+    groups: Groups = never_groups
     block_norms: BlockNorms = panel_norms
     swiglu: SwiGlu | None = None
 

@@ -36,10 +36,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[BlockGrid]:
         seen.append(weight.grid)
         return XLA.forward(x, weight)
 
-    def unsupported(grid: BlockGrid, dtype: object) -> str:
-        return "too wide" if grid.shape[1] > 128 else XLA.unsupported(grid, dtype)
+    def groups(grid: BlockGrid, slots: int, tokens: int, dtype: object) -> bool:
+        return grid.shape[1] <= sum(WIDTHS)
 
-    grouped = Implementation(forward, XLA.backward, unsupported, groups=True)
+    grouped = Implementation(forward, XLA.backward, XLA.unsupported, groups=groups)
     monkeypatch.setitem(api.IMPLEMENTATIONS, "grouped", grouped)
     return seen
 
@@ -95,7 +95,7 @@ def test_the_gradient_of_the_input_is_rounded_once(calls):
     np.testing.assert_array_equal(gx.astype(jnp.float32), 1 + 2**-7)
 
 
-def test_a_whole_that_is_not_supported_is_one_product_each(calls):
+def test_a_whole_that_is_no_gain_is_one_product_each(calls):
     weights = [make_weight(Case(GRID, scattered, 0, 1), seed=i) for i in range(3)]
     block_matmul_group(draw((2, 32), 1), weights, implementation="grouped")
     assert calls == [GRID] * 3
