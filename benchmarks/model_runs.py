@@ -55,6 +55,7 @@ def recipe(
         compute_dtype=compute_dtype,
         remat=remat,
         implementation="auto",
+        attention="auto",
     )
     topology = _topology(density, block, balance, grow)
     run = RunConfig(model, topology, _OPTIM, _data(length), _train(rows), SeedConfig(0, 0, 0))

@@ -11,6 +11,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.compute_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),
     "model.implementation": ("auto", "reference", "transient", "xla", "bcoo", "pallas_tpu", "pallas_gpu"),
+    "model.attention": ("auto", "xla", "splash", "cudnn"),
     "topology.balance": ("none", "column"),
     "topology.allocation": ("uniform", "erk"),
     "topology.method": (
@@ -130,6 +131,7 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
 FREE_ON_RESUME: frozenset[str] = frozenset(
     {
         "model.implementation",
+        "model.attention",
         "model.remat",
         "data.path",
         "data.validation_path",

@@ -33,6 +33,7 @@ class ModelConfig:
     compute_dtype: str
     remat: str
     implementation: str
+    attention: str
 
 
 @dataclasses.dataclass(frozen=True)

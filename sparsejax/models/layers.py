@@ -1,6 +1,6 @@
 """The dense pieces of a LLaMA decoder layer (arXiv 2302.13971, section 2.2).
 
-Axes: B batch, T sequence, D hidden, N query heads, M key and value heads, H head width, F MLP width.
+Axes: B batch, T sequence, D hidden, N heads, H head width.
 """
 
 from __future__ import annotations
@@ -92,16 +92,3 @@ def rotate(x_BTNH: jax.Array, rotation: Rotation) -> jax.Array:
     cos, sin = rotation.cos_TH[:, None, :], rotation.sin_TH[:, None, :]
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BTNH.dtype)
-
-
-def causal_attention(q_BTNH: jax.Array, k_BTMH: jax.Array, v_BTMH: jax.Array) -> jax.Array:
-    """``softmax(q k^T / sqrt(H)) v`` over positions up to the query's own, ``[B, T, N, H]``; softmax in float32.
-
-    Query head ``n`` reads key and value head ``n // (N / M)`` (grouped queries, arXiv 2305.13245).
-    """
-    return jax.nn.dot_product_attention(q_BTNH, k_BTMH, v_BTMH, is_causal=True, implementation="xla")
-
-
-def swiglu(gate_BTF: jax.Array, up_BTF: jax.Array) -> jax.Array:
-    """``silu(gate) * up`` (Shazeer, arXiv 2002.05202)."""
-    return jax.nn.silu(gate_BTF) * up_BTF

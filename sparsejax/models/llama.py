@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sparsejax.config import ModelConfig
+from sparsejax.models.attention import causal_attention
 from sparsejax.models.layers import (
     RMSNorm,
     Rotation,
-    causal_attention,
     rope_frequencies,
     rotate,
     rotation_of,
-    swiglu,
 )
+from sparsejax.models.linear_group import apply_gated, apply_group
 from sparsejax.models.masked_linear import MaskedLinear
 from sparsejax.models.monarch import MonarchLinear
 from sparsejax.models.monarch_shape import MonarchShape
@@ -38,22 +38,23 @@ MakeLinear = Callable[[str], Linear]
 class Attention(nnx.Module):
     """Causal self-attention with rotary positions and grouped key and value heads."""
 
-    def __init__(self, model: ModelConfig, linear: MakeLinear) -> None:
-        """``linear`` makes the layer's weight of a given kind."""
+    def __init__(self, model: ModelConfig, linear: MakeLinear, implementation: str) -> None:
+        """``linear`` makes the layer's weight of a given kind; ``implementation`` is that of ``causal_attention``."""
+        self.implementation = implementation
         self.heads, self.kv_heads, self.head_dim = model.heads, model.kv_heads, model.head_dim
         self.q, self.k = linear("attention.q"), linear("attention.k")
         self.v, self.o = linear("attention.v"), linear("attention.o")
 
     def project(self, x_BTD: jax.Array, rotation: Rotation) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries ``[B, T, N, H]``, rotated keys and plain values ``[B, T, M, H]``."""
-        q_BTNH = self._split_heads(self.q(x_BTD), self.heads)
-        k_BTMH = self._split_heads(self.k(x_BTD), self.kv_heads)
-        v_BTMH = self._split_heads(self.v(x_BTD), self.kv_heads)
+        q, k, v = apply_group(x_BTD, (self.q, self.k, self.v))
+        q_BTNH = self._split_heads(q, self.heads)
+        k_BTMH, v_BTMH = self._split_heads(k, self.kv_heads), self._split_heads(v, self.kv_heads)
         return rotate(q_BTNH, rotation), rotate(k_BTMH, rotation), v_BTMH
 
     def __call__(self, x_BTD: jax.Array, rotation: Rotation) -> jax.Array:
         """Attend to all earlier positions and the own one; ``[B, T, D]``."""
-        heads_BTNH = causal_attention(*self.project(x_BTD, rotation))
+        heads_BTNH = causal_attention(*self.project(x_BTD, rotation), implementation=self.implementation)
         return self.o(heads_BTNH.reshape(*x_BTD.shape[:-1], self.heads * self.head_dim))
 
     def _split_heads(self, x: jax.Array, heads: int) -> jax.Array:
@@ -69,16 +70,16 @@ class Mlp(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """``[B, T, D]`` to ``[B, T, D]``."""
-        return self.down(swiglu(self.gate(x_BTD), self.up(x_BTD)))
+        return self.down(apply_gated(x_BTD, self.gate, self.up))
 
 
 class DecoderLayer(nnx.Module):
     """Pre-norm residual layer: attention, then MLP."""
 
-    def __init__(self, model: ModelConfig, linear: MakeLinear) -> None:
-        """``linear`` makes the layer's weight of a given kind."""
+    def __init__(self, model: ModelConfig, linear: MakeLinear, attention: str) -> None:
+        """``linear`` makes the layer's weight of a given kind; ``attention`` is a name of ``attention.py``."""
         self.attention_norm = RMSNorm(model.hidden, model.rms_eps)
-        self.attention = Attention(model, linear)
+        self.attention = Attention(model, linear, attention)
         self.mlp_norm = RMSNorm(model.hidden, model.rms_eps)
         self.mlp = Mlp(linear)
 
@@ -87,12 +88,12 @@ class DecoderLayer(nnx.Module):
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotation)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 
-    def hold_scored_kernels(self) -> None:
-        """Make every weight with a probe dense, for all calls that follow; see ``SparseLinear.hold_scored_kernel``."""
+    def hold_scored_kernels(self, parts: int) -> None:
+        """Prepare every weight with a probe for a batch in ``parts``; see ``SparseLinear.hold_scored_kernel``."""
         attention, mlp = self.attention, self.mlp
         for linear in (attention.q, attention.k, attention.v, attention.o, mlp.gate, mlp.up, mlp.down):
             if isinstance(linear, SparseLinear) and hasattr(linear, "probe"):
-                linear.hold_scored_kernel()
+                linear.hold_scored_kernel(parts)
 
 
 class Embed(nnx.Module):
@@ -129,6 +130,7 @@ class Llama(nnx.Module):
         *,
         vocab_size: int,
         implementations: Mapping[str, str],
+        attention: str,
     ) -> None:
         """Draw every layer's weights and topology.
 
@@ -139,6 +141,7 @@ class Llama(nnx.Module):
           topology_seed: seed of the places of the blocks. May be traced.
           vocab_size: number of tokens.
           implementations: resolved ``block_matmul`` name of each kind that is stored as blocks.
+          attention: resolved name of ``attention.IMPLEMENTATIONS``.
 
         Raises:
           KeyError: a sparse kind has no implementation.
@@ -165,7 +168,7 @@ class Llama(nnx.Module):
 
         @nnx.vmap
         def decoder_layer(layer: jax.Array) -> DecoderLayer:
-            return DecoderLayer(model, lambda name: linear(name, layer))
+            return DecoderLayer(model, lambda name: linear(name, layer), attention)
 
         self.embed = Embed(vocab_size, model.hidden, model.init_std, weight_key(init_seed, 0, "init.embed", 0))
         self.layers = decoder_layer(jnp.arange(model.layers))
@@ -180,9 +183,9 @@ class Llama(nnx.Module):
     def hidden_states(self, tokens_BT: jax.Array, scored_parts: int = 0) -> jax.Array:
         """Normalised output of the last layer, ``[B, T, D]`` in the compute dtype; all but the head.
 
-        ``scored_parts`` above 0 is for the score program (``training/growth_scores.py``): weights with a probe are
-        made dense once a layer, and the layer takes the batch in that many equal parts one after another. So the
-        gradient of a weight is whole when its layer is done, while its activations exist for one part and dense
+        ``scored_parts`` above 0 is for the score program (``training/growth_scores.py``): the layer takes the batch
+        in that many equal parts one after another, and above 1 weights with a probe are made dense once a layer. So
+        the gradient of a weight is whole when its layer is done, while its activations exist for one part and dense
         weights for one layer only.
         """
         x_BTD = self.embed.embedding[...][tokens_BT].astype(self.model.compute_dtype)
@@ -193,7 +196,7 @@ class Llama(nnx.Module):
             layer = nnx.merge(graphdef, *states)
             if not scored_parts:
                 return layer(x_BTD, rotation), None
-            layer.hold_scored_kernels()
+            layer.hold_scored_kernels(scored_parts)
             apply = jax.checkpoint(partial(layer, rotation=rotation), prevent_cse=False)
             parts_ABTD = x_BTD.reshape(scored_parts, -1, *x_BTD.shape[1:])
             return jax.lax.map(apply, parts_ABTD).reshape(x_BTD.shape), None

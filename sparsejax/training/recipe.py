@@ -15,7 +15,7 @@ from flax import nnx
 from sparsejax.config import ConfigError, ModelConfig, RunConfig
 from sparsejax.hardware.target import Target
 from sparsejax.kernels import auto
-from sparsejax.models import functional
+from sparsejax.models import attention, functional
 from sparsejax.models.flow import with_flow
 from sparsejax.models.llama import Llama
 from sparsejax.models.shapes import DecoderShape, shape_of_model
@@ -48,6 +48,7 @@ class Recipe:
       stage: step whose slots the arrays have; 0 unless the density falls, see ``topology.density_path``.
       weights: the weight kinds with their grids and counts, dense kinds included.
       implementations: ``block_matmul`` implementation of each sparse kind, resolved from ``auto``.
+      attention: what computes it, resolved from ``auto``.
       graphdef: the model without its arrays; ``functional.merge`` with params and topology gives it back.
       build: makes the model with fresh arrays, a pure function of ``(init_seed, topology_seed)``.
       abstract: shapes and dtypes of the whole ``TrainState``.
@@ -62,6 +63,7 @@ class Recipe:
     stage: int
     weights: Mapping[str, SparseWeight]
     implementations: Mapping[str, str]
+    attention: attention.AttentionChoice
     graphdef: nnx.GraphDef
     build: Callable[[int | jax.Array, int | jax.Array], Llama]
     abstract: TrainState
@@ -129,7 +131,10 @@ def build_recipe(
     sparse = {name: weight for name, weight in weights.items() if weight.packed}
     _check_rate(run, sparse)
     implementations = {name: _implementation(run.model, weight, target) for name, weight in sparse.items()}
-    build = partial(Llama, run.model, weights, vocab_size=vocab_size, implementations=implementations)
+    chosen = _attention(run, target)
+    build = partial(
+        Llama, run.model, weights, vocab_size=vocab_size, implementations=implementations, attention=chosen.name
+    )
     model = functional.abstract(partial(build, run.seeds.init, run.seeds.topology))
     params = model.params
     optimizer = build_optimizer(
@@ -150,6 +155,7 @@ def build_recipe(
         stage,
         weights,
         implementations,
+        chosen,
         model.graphdef,
         build,
         abstract,
@@ -266,6 +272,13 @@ def _joined(path: tuple[Any, ...]) -> str:
 def _implementation(model: ModelConfig, weight: SparseWeight, target: Target) -> str:
     grid, density = weight.grid, weight.density
     return auto.resolve(model.implementation, target=target, grid=grid, density=density, dtype=model.compute_dtype)
+
+
+def _attention(run: RunConfig, target: Target) -> attention.AttentionChoice:
+    model, length = run.model, run.data.sequence_length
+    return attention.resolve(
+        model.attention, target=target, head_dim=model.head_dim, length=length, dtype=model.compute_dtype
+    )
 
 
 def _check_rate(run: RunConfig, sparse: Mapping[str, SparseWeight]) -> None:

@@ -30,6 +30,7 @@ def density_table(recipe: Recipe) -> Table:
             f"density {count.density:.4f} of {topology.density:g} requested{width}"
         )
     )
+    table.caption, table.caption_justify = f"attention: {recipe.attention}", "left"
     for name in ("weight", "shape", "block", "places", "active", "density", "replaced", "product"):
         table.add_column(name, justify="left" if name in ("weight", "product") else "right", no_wrap=True)
     for name, weight in recipe.weights.items():

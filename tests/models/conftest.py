@@ -35,6 +35,7 @@ MODEL = ModelConfig(
     compute_dtype="float32",
     remat="none",
     implementation="transient",
+    attention="xla",
 )
 TOPOLOGY = TopologyConfig(
     density=1.0,
@@ -122,5 +123,6 @@ def build(model: ModelConfig, weights: dict[str, SparseWeight], **changes: objec
         "init_seed": 1,
         "topology_seed": 2,
         "implementations": dict.fromkeys(weights, "transient"),
+        "attention": "xla",
     } | changes
     return lambda: Llama(model, weights, **arguments)

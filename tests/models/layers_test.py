@@ -1,5 +1,4 @@
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +8,9 @@ import pytest
 from sparsejax.config import ConfigError
 from sparsejax.models.layers import (
     RMSNorm,
-    causal_attention,
     rope_frequencies,
     rotate,
     rotation_of,
-    swiglu,
 )
 
 
@@ -88,32 +85,3 @@ def test_linear_rope_scaling_and_its_errors(make_model):
     np.testing.assert_array_equal(rope_frequencies(make_model(rope_scaling="linear", rope_factor=4.0)), plain / 4)
     with pytest.raises(ConfigError, match="must be above"):
         rope_frequencies(make_model(rope_scaling="llama3", rope_high_frequency=1.0))
-
-
-def test_attention_of_equal_keys_averages_the_past():
-    # Equal keys weigh alike, so position t returns the mean of values 0 to t.
-    q, k = normal(0, 1, 4, 2, 8), jnp.ones((1, 4, 1, 8))
-    v = jnp.arange(4.0).reshape(1, 4, 1, 1) * jnp.ones((1, 4, 1, 8))
-    out = causal_attention(q, k, v)
-    np.testing.assert_allclose(out[0, :, :, 0], [[0, 0], [0.5, 0.5], [1, 1], [1.5, 1.5]], atol=1e-6)
-
-
-def test_grouped_heads_read_their_own_key_head():
-    # Four query heads, two key heads: heads 0 and 1 read values of 1, heads 2 and 3 values of 2.
-    q, k = normal(0, 1, 3, 4, 8), normal(1, 1, 3, 2, 8)
-    v = jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1) * jnp.ones((1, 3, 2, 8))
-    np.testing.assert_allclose(causal_attention(q, k, v)[0, 0, :, 0], [1, 1, 2, 2], atol=1e-6)
-
-
-def test_softmax_is_float32_for_bfloat16_inputs():
-    q, k, v = (normal(seed, 1, 256, 1, 8).astype(jnp.bfloat16) for seed in range(3))
-    narrow = causal_attention(q, k, v)
-    wide = causal_attention(*(x.astype(jnp.float32) for x in (q, k, v)))
-    assert narrow.dtype == jnp.bfloat16
-    np.testing.assert_allclose(narrow.astype(jnp.float32), wide, atol=2e-2)
-    exponentials = re.findall(r":(\w+)\[[\d,]*\] = exp", str(jax.make_jaxpr(causal_attention)(q, k, v)))
-    assert exponentials == ["f32"]
-
-
-def test_swiglu():
-    np.testing.assert_allclose(swiglu(jnp.array([2.0]), jnp.array([3.0])), [6.0 / (1 + math.exp(-2.0))], rtol=1e-6)

@@ -56,6 +56,7 @@ def test_the_density_table_names_what_is_multiplied(tmp_path):
 
     assert "dense, 2:4" in shown(NM)
     assert "2 x 4 blocks, inner 4" in shown(MONARCH)
+    assert "attention: xla" in shown(NM)
 
 
 def test_one_step_of_sr_ste_by_hand(tmp_path):

@@ -9,15 +9,16 @@ import numpy as np
 import optax
 import pytest
 
+from sparsejax.hardware.target import Target
 from sparsejax.topology.blocks import BlockSparse, validate
 from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.loss import shift_right
-from sparsejax.training.recipe import index_of, init_state, values_of
+from sparsejax.training.recipe import build_recipe, index_of, init_state, values_of
 from sparsejax.training.rewire_plan import plan_at
 from sparsejax.training.rewiring import make_rewire_step
 from sparsejax.training.steps import make_train_step
 from tests.models.llama_test import dense_tree, plain_layer, plain_norm
-from tests.training.tiny import tiny_recipe
+from tests.training.tiny import tiny_recipe, tiny_run
 
 
 def batches(count, rows=4, length=16, seed=0):
@@ -182,3 +183,17 @@ def test_rewiring_compiles_nothing_new(sparse):
         state, _ = step(state, target, recipe.rates)
         state, _ = rewire(state, plan(recipe, count), NO_SCORES)
     assert step._cache_size() == 1 and rewire._cache_size() == 1
+
+
+@pytest.mark.parametrize(("attention", "fused"), [("auto", True), ("xla", False)])
+def test_the_train_step_for_a_tpu_has_fused_attention_and_no_scores(tmp_path, attention, fused):
+    """Under scan, remat and grad; lowered only, without a TPU. Scores are all that has 384 tokens twice."""
+    changes = {"model_attention": attention, "model_remat": "full", "data_sequence_length": 384, "train_batch_size": 2}
+    run = tiny_run(tmp_path, **changes)
+    recipe = build_recipe(run, steps=12, vocab_size=257, start_id=256, target=Target("tpu", "v5e"))
+    target = jax.ShapeDtypeStruct((2, 384), jnp.int32)
+    traced = jax.jit(make_train_step(recipe)).trace(recipe.abstract, target, recipe.rates)
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    kernels = {name for name in ("splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv") if name in text}
+    assert (len(kernels) == 3) == ("tpu_custom_call" in text) == fused
+    assert ("384x384x" in text) != fused
