@@ -15,6 +15,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from sparsejax.kernels import api
+from sparsejax.kernels.scored_matmul import scored_matmul
+from sparsejax.models.accounting import DENSE_IMPLEMENTATIONS
 from sparsejax.models.layers import dense_product
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology import allocation, initial
@@ -39,7 +41,7 @@ class TopologyIndex(nnx.Variable):
 
 
 class GrowthProbe(nnx.Variable):
-    """Zeros ``[K / bk, N / bn]`` whose gradient is ``sum |dL/dW|`` of every block, see ``scored_kernel``."""
+    """Zeros ``[K / bk, N / bn]`` whose gradient is ``sum |dL/dW|`` of every block."""
 
 
 class SparseLinear(nnx.Module):
@@ -86,6 +88,7 @@ class SparseLinear(nnx.Module):
           topology_key: key of the places of the blocks.
         """
         self.grid, self.dense = weight.grid, weight.dense
+        self.free_slots = weight.capacity > weight.count or weight.shrinks
         self.implementation = implementation
         self.compute_dtype = jnp.dtype(compute_dtype)
         if weight.dense:
@@ -132,8 +135,19 @@ class SparseLinear(nnx.Module):
         index: Index = FlatIndex(**fields) if self.grid.unstructured else BlockIndex(**fields)
         return BlockSparse(values=self.values[...], index=index, grid=self.grid)
 
-    def hold_scored_kernel(self) -> None:
-        """Make the weight dense once, for all calls that follow, with a gradient that reaches its ``GrowthProbe``."""
+    @property
+    def is_plain_blocks(self) -> bool:
+        """Whether a call is ``block_matmul`` and nothing else, with every slot in use."""
+        return not (self.dense or self.free_slots or hasattr(self, "scored") or hasattr(self, "probe"))
+
+    def hold_scored_kernel(self, parts: int) -> None:
+        """Make the weight dense once for all ``parts`` of the batch, with a gradient that reaches its ``GrowthProbe``.
+
+        In one part the gradient of the product is that of the whole batch, so ``scored_matmul`` scores it as it is
+        made, and nothing is done here; unless the implementation makes the weight dense for every product anyway.
+        """
+        if parts == 1 and self.implementation not in DENSE_IMPLEMENTATIONS:
+            return
         self.scored = nnx.data(scored_kernel(self.weight.values, self.probe[...], self.weight.index, self.grid))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -144,6 +158,8 @@ class SparseLinear(nnx.Module):
         elif hasattr(self, "scored"):
             y = x.reshape(-1, x.shape[-1]) @ self.scored.astype(self.compute_dtype)
             y = y.reshape(*x.shape[:-1], -1)
+        elif hasattr(self, "probe"):
+            y = scored_matmul(x, self.weight, self.probe[...], implementation=self.implementation)
         else:
             # The values go in as float32: block_matmul casts them, and returns their gradient unrounded.
             y = api.block_matmul(x, self.weight, implementation=self.implementation)
