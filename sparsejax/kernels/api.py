@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from sparsejax.hardware.chips import chip_named
+from sparsejax.kernels import pallas_tpu
 from sparsejax.kernels.bcoo import BCOO_IMPLEMENTATION
 from sparsejax.kernels.implementation import Implementation
 from sparsejax.kernels.reference import REFERENCE
@@ -30,6 +32,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "transient": TRANSIENT,
     "xla": XLA,
     "bcoo": BCOO_IMPLEMENTATION,
+    **{f"pallas_tpu@{chip}": pallas_tpu.implementation_for(chip_named(chip)) for chip in pallas_tpu.CHIPS},
 }
 
 

@@ -70,3 +70,25 @@ def _lines(pointers: jax.Array, order_Sc: jax.Array, local: jax.Array, place: ja
     merged = jnp.zeros_like(slot).at[target].set(slot, mode="drop")
     begins = jnp.sum(start, axis=0)
     return Lines(begins, begins + jnp.sum(counts, axis=0), merged, place[merged])
+
+
+class StoredColumns(NamedTuple):
+    """The block columns of every share in storage order; entries ``start[j]:stop[j]`` are the slots themselves.
+
+    Attributes:
+      start, stop: ``[S share_columns]`` int32, ascending.
+      column: ``[S share_columns]`` int32, the block column of the whole weight.
+    """
+
+    start: jax.Array
+    stop: jax.Array
+    column: jax.Array
+
+
+def stored_columns(index: BlockIndex, grid: BlockGrid) -> StoredColumns:
+    """Columns share by share; with shares along the rows a column of the weight occurs once in each of them."""
+    share = jnp.arange(grid.shards, dtype=jnp.int32)[:, None]
+    pointers = index.column_pointers + share * (index.rows.shape[0] // grid.shards)
+    first = share * (grid.share_columns if grid.shard_axis == "columns" else 0)
+    column = first + jnp.arange(grid.share_columns, dtype=jnp.int32)
+    return StoredColumns(pointers[:, :-1].reshape(-1), pointers[:, 1:].reshape(-1), column.reshape(-1))

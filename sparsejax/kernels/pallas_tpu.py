@@ -1,0 +1,58 @@
+"""The block-sparse product on TPU: the kernels of ``tpu_lines`` and ``tpu_values`` as one implementation a chip.
+
+Numerics are checked in the interpreter that simulates a TPU's memories and copies; every product is compiled by the
+TPU's own compiler for v4, v5e, v5p, v6e and tpu7x. Axes: T tokens, K and N the widths, n slots.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+
+from sparsejax.hardware.chips import Chip
+from sparsejax.kernels import tpu_tiles
+from sparsejax.kernels.implementation import Implementation
+from sparsejax.kernels.lines import column_lines, row_lines, stored_columns
+from sparsejax.kernels.tpu_lines import line_product
+from sparsejax.kernels.tpu_values import value_gradient
+from sparsejax.topology.blocks import BlockIndex, BlockSparse
+
+CHIPS = ("v4", "v5e", "v5p", "v6e", "tpu7x")
+
+
+def forward(chip: Chip, x_TK: jax.Array, weight: BlockSparse) -> jax.Array:
+    """``Y = X W``, ``[T, N]`` in the dtype of x, summed in float32."""
+    grid, index = weight.grid, _block_index(weight)
+    tiles = tpu_tiles.line_tiles(chip, grid, weight.values.shape[0], x_TK.shape[0], x_TK.dtype, by_row=False)
+    lines = column_lines(index, grid)
+    return line_product(x_TK, weight.values, lines, tiles, by_row=False, name="block_matmul_forward")
+
+
+def backward(chip: Chip, x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``gX = gY W^T`` in the dtype of x, and the float32 gradient of the values."""
+    grid, index = weight.grid, _block_index(weight)
+    slots, (tokens, dtype) = weight.values.shape[0], (x_TK.shape[0], x_TK.dtype)
+    tiles = tpu_tiles.line_tiles(chip, grid, slots, tokens, dtype, by_row=True)
+    lines = row_lines(index, grid)
+    gx_TK = line_product(gy_TN, weight.values, lines, tiles, by_row=True, name="block_matmul_input_gradient")
+    sums = tpu_tiles.value_tiles(chip, grid, slots, tokens, dtype)
+    columns = stored_columns(index, grid)
+    gvalues = value_gradient(x_TK, gy_TN, columns, index.rows, grid.block, sums, name="block_matmul_value_gradient")
+    return gx_TK, gvalues
+
+
+def _block_index(weight: BlockSparse) -> BlockIndex:
+    if not isinstance(weight.index, BlockIndex):
+        raise TypeError(tpu_tiles.unsupported(weight.grid, weight.values.dtype))
+    return weight.index
+
+
+def implementation_for(chip: Chip) -> Implementation:
+    """The implementation with the tiles of one TPU."""
+    return Implementation(
+        forward=functools.partial(forward, chip),
+        backward=functools.partial(backward, chip),
+        unsupported=tpu_tiles.unsupported,
+        groups=functools.partial(tpu_tiles.groups, chip),
+    )

@@ -1,0 +1,147 @@
+"""Tiles of the TPU kernels: how much of a product one grid step holds in VMEM, chosen before anything compiles.
+
+Axes: T tokens, K and N the widths, bk x bn the block, n slots. A step of the line product (``tpu_lines.py``) holds a
+panel of ``tokens`` whole rows of the activations, one output tile, and the values of the weight. A step of the value
+gradient (``tpu_values.py``) holds panels of both activations and the sums of ``slots`` blocks.
+
+Long panels are what makes blocks of 128 cheap: the fixed cost of a line (branch, copies in and out, filling the
+matrix units) is paid once for all its tokens. The compiler's schedule at 4 blocks a line on v5e: 181 bundles a unit
+with 512 tokens, 150 with 1024 (``benchmarks/tpu_schedule.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from sparsejax.config import ConfigError
+from sparsejax.hardware.chips import Chip
+from sparsejax.topology.blocks import BlockGrid
+
+# The compiler keeps some VMEM and SMEM for itself and for values it spills.
+_USABLE_VMEM = 0.9
+_USABLE_SMEM_BYTES = 800 * 2**10
+# Lanes of a vector register: a block is addressed inside a row of the activations, so its sides are multiples.
+LANES = 128
+# Two inputs and outputs a panel: one in use, one on its way.
+_BUFFERS = 2
+_PANELS = (1024, 512, 256, 128)
+# The widest contraction of one matrix product: past it the schedule gains nothing, and the program grows.
+_CONTRACTION = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class LineTiles:
+    """Tiles of ``Y = X W`` and of ``gX = gY W^T``.
+
+    Attributes:
+      tokens: rows of the activation panel.
+      unroll: most blocks of a line that one matrix product contracts over.
+      vmem_bytes: what the kernel holds, the limit it is compiled under.
+    """
+
+    tokens: int
+    unroll: int
+    vmem_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueTiles:
+    """Tiles of the values' gradient.
+
+    Attributes:
+      tokens: rows of the two activation panels.
+      unroll: most blocks of a column in one matrix product.
+      slots: blocks whose sums one pass over the tokens holds.
+      vmem_bytes: what the kernel holds, the limit it is compiled under.
+    """
+
+    tokens: int
+    unroll: int
+    slots: int
+    vmem_bytes: int
+
+
+def line_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike, *, by_row: bool) -> LineTiles:
+    """The longest panel that fits beside all values; ``by_row`` is ``gX = gY W^T``.
+
+    Raises:
+      ConfigError: no panel fits.
+    """
+    size, (bk, bn) = jnp.dtype(dtype).itemsize, grid.block
+    (wide, across), (side, contracted) = (grid.shape[::-1], (bk, bn)) if by_row else (grid.shape, (bn, bk))
+    unroll = max(1, _CONTRACTION // contracted)
+    values, smallest = slots * bk * bn * size, 0
+    for panel in _panels(tokens, size):
+        copied = _BUFFERS * panel * (wide + side) * size
+        # The gathered operand of one product, its sum and the running sum.
+        working = panel * unroll * contracted * size + 2 * panel * side * 4
+        smallest = values + copied + working
+        if smallest <= usable_vmem(chip):
+            return LineTiles(panel, unroll, smallest)
+    raise ConfigError(
+        f"model.implementation=pallas_tpu: {wide} x {across} with {slots} blocks of {bk}x{bn} needs "
+        f"{smallest / 2**20:.0f} MiB of VMEM and {chip.name} has {usable_vmem(chip) / 2**20:.0f}; lower the density, "
+        "shard the weight or use transient"
+    )
+
+
+def value_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike) -> ValueTiles:
+    """The longest panels that fit beside the sums of all blocks, or of as many as fit beside short panels.
+
+    Raises:
+      ConfigError: not even one column's product fits.
+    """
+    size, (bk, bn), (K, N) = jnp.dtype(dtype).itemsize, grid.block, grid.shape
+    unroll, a_sum = max(1, _CONTRACTION // 2 // bk), bk * bn * 4
+    budget, needed = usable_vmem(chip), 0
+    for panel in _panels(tokens, size):
+        # Both panels twice, the transposed one, the gathered operand of one product and its result.
+        held = panel * (_BUFFERS * (K + N) + K + unroll * bk) * size + unroll * a_sum
+        needed = held + _BUFFERS * unroll * a_sum
+        groups = -(-slots * _BUFFERS * a_sum // max(1, budget - held))
+        # Every pass reads the activations again: more than a few passes cost more than a shorter panel does.
+        if held < budget and (groups <= 4 or panel == _panels(tokens, size)[-1]) and needed <= budget:
+            slots_a_pass = -(-slots // groups)
+            return ValueTiles(panel, unroll, slots_a_pass, held + _BUFFERS * slots_a_pass * a_sum)
+    raise ConfigError(
+        f"model.implementation=pallas_tpu: the gradient of {K} x {N} in blocks of {bk}x{bn} needs "
+        f"{needed / 2**20:.0f} MiB of VMEM and {chip.name} has {budget / 2**20:.0f}; shard the weight or use transient"
+    )
+
+
+def usable_vmem(chip: Chip) -> int:
+    """Bytes of VMEM that a kernel may hold on the chip."""
+    return int(_USABLE_VMEM * chip.kernel_memory_bytes)
+
+
+def unsupported(grid: BlockGrid, dtype: DTypeLike) -> str:
+    """Why no TPU kernel takes the grid; the empty string if they do."""
+    if jnp.dtype(dtype) not in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)):
+        return "TPU matrix units take bfloat16 and float32"
+    if any(side % LANES for side in grid.block):
+        return f"both sides of a block must be multiples of {LANES} on a TPU; use xla or transient"
+    lists = 4 * (2 * grid.cells + 2 * max(grid.rows, grid.columns))
+    if lists > _USABLE_SMEM_BYTES:
+        return f"its index lists take {lists} bytes and SMEM has {_USABLE_SMEM_BYTES}; use larger blocks"
+    return ""
+
+
+def groups(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike) -> bool:
+    """Whether the weight that several weights of one input make up fits, so that one product can serve them all."""
+    try:
+        line_tiles(chip, grid, slots, tokens, dtype, by_row=False)
+        line_tiles(chip, grid, slots, tokens, dtype, by_row=True)
+        value_tiles(chip, grid, slots, tokens, dtype)
+    except ConfigError:
+        return False
+    return True
+
+
+def _panels(tokens: int, itemsize: int) -> tuple[int, ...]:
+    """Panel lengths to try, longest first: the tokens cut into equal parts of at most 1024, 512, 256, 128."""
+    rows = 32 // itemsize  # rows of a vector register
+    even = (-(-tokens // -(-tokens // limit)) for limit in _PANELS)
+    return tuple(dict.fromkeys(-(-panel // rows) * rows for panel in even))
