@@ -1,15 +1,16 @@
 """Block-sparse products in plain XLA: a loop over block columns that visits active blocks only.
 
-Activations are turned feature-major once, ``x_f [K/bk, bk, T]``: the slab of a block row is then contiguous, a
-gather of slabs is a plain copy, and every product is a matrix product of that slab with a block, the layout CPU
-matrix libraries run fastest. With column j holding the blocks (row_1, V_1) .. (row_R, V_R):
+The input is turned feature-major once, ``x_f [K/bk, bk, T]``: the slab of a block row is then contiguous, a gather
+of slabs is a plain copy, and every product is a matrix product of that slab with a block, the layout CPU matrix
+libraries run fastest. With column j holding the blocks (row_1, V_1) .. (row_R, V_R), and Y_j, dY_j its bn columns:
 
-    forward    Y_j        = [V_1; ..; V_R]^T  [x_f[row_1]; ..; x_f[row_R]]        [bn, T]
-    backward   dV_r       = x_f[row_r] dY_j^T                                     [bk, bn]
-               dX[row_r] += V_r dY_j                                              [bk, T]
+    forward    Y_j^T       = [V_1; ..; V_R]^T  [x_f[row_1]; ..; x_f[row_R]]       [bn, T]
+    backward   dV_r        = x_f[row_r] dY_j                                      [bk, bn]
+               dX_f[row_r] += V_r dY_j^T                                          [bk, T]
 
-There is no padding to a maximum count, no copy of the weight in row order, no dense weight or gradient; loop
-carries are updated in place. Two forms differ in where a column's blocks come from:
+There is no padding to a maximum count, no copy of the weight in row order, no dense weight or gradient. Y is
+written and dY is read token-major, column by column, so neither is held a second time. Two forms differ in where a
+column's blocks come from:
 
 * ``balance="column"``: counts are static, so a column's R blocks are one gather and one product. Counts differ by
   at most one, hence at most two scans.
@@ -17,6 +18,10 @@ carries are updated in place. Two forms differ in where a column's blocks come f
   chunks of U slots, U a constant that makes the product's inner width at least ``_CHUNK_WIDTH``.
 
 Free slots lie outside every pointer range: no forward reads them, their gradient stays the 0 it starts as.
+
+On a CPU what is not a product decides the time, so how arrays are moved is spelled the way XLA makes one pass of it:
+a transpose of two axes, and slices without the wrapping of negative indices, because a slice, a sum and an update at
+one index become one loop in place only if their indices are the same expression.
 """
 
 from __future__ import annotations
@@ -35,19 +40,16 @@ from sparsejax.topology.blocks import BlockGrid, BlockIndex, BlockSparse
 
 # Smallest inner width U * bk of one product in the pointer form: narrower ones are dominated by the update of Y_j.
 _CHUNK_WIDTH = 128
-# Up to this many slabs are added one by one, in place and vectorised; more become one scatter, to bound the program.
-_UNROLLED_SLABS = 16
 
 
 def feature_major(activation_TK: jax.Array, side: int) -> jax.Array:
     """``[T, K] -> [K / side, side, T]``."""
-    tokens, width = activation_TK.shape
-    return activation_TK.reshape(tokens, width // side, side).transpose(1, 2, 0)
+    return activation_TK.T.reshape(-1, side, activation_TK.shape[0])
 
 
 def token_major(activation_f: jax.Array) -> jax.Array:
     """``[K / side, side, T] -> [T, K]``, the inverse of ``feature_major``."""
-    return activation_f.reshape(-1, activation_f.shape[-1]).T
+    return activation_f.transpose(2, 0, 1).reshape(activation_f.shape[-1], -1)
 
 
 def _gather_slabs(x_f: jax.Array, rows: jax.Array) -> jax.Array:
@@ -55,15 +57,30 @@ def _gather_slabs(x_f: jax.Array, rows: jax.Array) -> jax.Array:
     return x_f.at[rows].get(mode="clip").reshape(-1, x_f.shape[-1])
 
 
-def _add_slabs(dx_f: jax.Array, rows: jax.Array, slabs: jax.Array) -> jax.Array:
-    """``dx_f[rows[r]] += slabs[r]``; ``slabs`` is ``[R * bk, T]``."""
-    slabs = slabs.reshape(rows.shape[0], *dx_f.shape[1:])
-    if rows.shape[0] > _UNROLLED_SLABS:
-        return dx_f.at[rows].add(slabs, mode="clip")
-    for r in range(rows.shape[0]):
-        slab = lax.dynamic_index_in_dim(dx_f, rows[r], keepdims=False) + slabs[r]
-        dx_f = lax.dynamic_update_index_in_dim(dx_f, slab, rows[r], 0)
-    return dx_f
+def _add_slabs(gx_f: jax.Array, rows: jax.Array, slabs: jax.Array) -> jax.Array:
+    """``gx_f[rows[r]] += slabs[r]``; ``slabs`` is ``[R * bk, T]``."""
+    slabs = slabs.reshape(rows.shape[0], *gx_f.shape[1:])
+
+    def add(r: jax.Array, gx_f: jax.Array) -> jax.Array:
+        row = lax.dynamic_index_in_dim(rows, r, keepdims=False, allow_negative_indices=False)
+        slab = lax.dynamic_index_in_dim(slabs, r, allow_negative_indices=False)
+        slab = lax.dynamic_index_in_dim(gx_f, row, allow_negative_indices=False) + slab
+        return lax.dynamic_update_index_in_dim(gx_f, slab, row, 0, allow_negative_indices=False)
+
+    return lax.fori_loop(0, rows.shape[0], add, gx_f)
+
+
+def _read_column(activation_TN: jax.Array, column: jax.Array, width: int) -> jax.Array:
+    """Block column ``column``, ``[T, width]``."""
+    return lax.dynamic_slice_in_dim(activation_TN, column * width, width, axis=1, allow_negative_indices=False)
+
+
+def _write_column(y_TN: jax.Array, column: jax.Array, y_j: jax.Array) -> jax.Array:
+    """``Y`` with one of its block columns set to ``y_j [bn, T]``."""
+    # Without the barrier the transpose would be folded into the product before it, which then runs at half the speed.
+    y_j = lax.optimization_barrier(y_j).T
+    start = column * y_j.shape[1]
+    return lax.dynamic_update_slice_in_dim(y_TN, y_j, start, axis=1, allow_negative_indices=False)
 
 
 def _stacked(values: jax.Array) -> jax.Array:
@@ -96,38 +113,46 @@ def _static_columns(grid: BlockGrid, capacity: int) -> Iterator[_Columns]:
             yield _Columns(col=col.reshape(-1), slot=slot.reshape(col.size, count))
 
 
+def _take(array: jax.Array, slot: np.ndarray) -> jax.Array:
+    """``array[slot]``; a plain slice where the slots are consecutive, as they are in a weight of one share."""
+    first = int(slot.flat[0])
+    if np.array_equal(slot.reshape(-1), np.arange(first, first + slot.size)):
+        return array[first : first + slot.size].reshape(*slot.shape, *array.shape[1:])
+    return array[slot]
+
+
 def _balanced_forward(x_f: jax.Array, weight: BlockSparse, index: BlockIndex) -> jax.Array:
-    (_, bn), grid = weight.grid.block, weight.grid
-    y_f = jnp.zeros((grid.columns, bn, x_f.shape[-1]), accumulation_dtype(x_f.dtype))
+    y_TN = jnp.zeros((x_f.shape[-1], weight.grid.shape[1]), accumulation_dtype(x_f.dtype))
 
-    def column(y_f: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def column(y_TN: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         col, rows, values = block
-        y_j = dot(_stacked(values).T, _gather_slabs(x_f, rows))
-        return lax.dynamic_update_index_in_dim(y_f, y_j, col, 0), None
+        return _write_column(y_TN, col, dot(_stacked(values).T, _gather_slabs(x_f, rows))), None
 
-    for group in _static_columns(grid, weight.values.shape[0]):
-        blocks = (jnp.asarray(group.col), index.rows[group.slot], weight.values[group.slot])
-        y_f, _ = lax.scan(column, y_f, blocks)
-    return y_f
+    for group in _static_columns(weight.grid, weight.values.shape[0]):
+        blocks = (jnp.asarray(group.col), _take(index.rows, group.slot), _take(weight.values, group.slot))
+        y_TN, _ = lax.scan(column, y_TN, blocks)
+    return y_TN
 
 
 def _balanced_backward(
-    x_f: jax.Array, weight: BlockSparse, index: BlockIndex, gy_f: jax.Array
+    x_f: jax.Array, weight: BlockSparse, index: BlockIndex, gy_TN: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    wide = accumulation_dtype(x_f.dtype)
-    gx_f, gvalues = jnp.zeros(x_f.shape, wide), jnp.zeros(weight.values.shape, wide)
+    wide, bn = accumulation_dtype(x_f.dtype), weight.grid.block[1]
+    gx_f = jnp.zeros(x_f.shape, wide)
 
     def column(gx_f: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         col, rows, values = block
-        gy_j = lax.dynamic_index_in_dim(gy_f, col, keepdims=False)
-        gvalues_j = dot(_gather_slabs(x_f, rows), gy_j.T)
-        return _add_slabs(gx_f, rows, dot(_stacked(values), gy_j)), gvalues_j.reshape(values.shape)
+        gy_j = _read_column(gy_TN, col, bn)
+        gvalues_j = dot(_gather_slabs(x_f, rows), gy_j)
+        return _add_slabs(gx_f, rows, dot(_stacked(values), gy_j.T)), gvalues_j.reshape(values.shape)
 
+    slots, parts = [], []
     for group in _static_columns(weight.grid, weight.values.shape[0]):
-        blocks = (jnp.asarray(group.col), index.rows[group.slot], weight.values[group.slot])
-        gx_f, gvalues_g = lax.scan(column, gx_f, blocks)
-        gvalues = gvalues.at[group.slot].set(gvalues_g, unique_indices=True)
-    return gx_f, gvalues
+        blocks = (jnp.asarray(group.col), _take(index.rows, group.slot), _take(weight.values, group.slot))
+        gx_f, gvalues = lax.scan(column, gx_f, blocks)
+        slots.append(group.slot.reshape(-1))
+        parts.append(gvalues.reshape(-1, *weight.grid.block))
+    return gx_f, _take(jnp.concatenate(parts), np.argsort(np.concatenate(slots)))
 
 
 class _Ranges(NamedTuple):
@@ -168,22 +193,26 @@ def _read_chunk(weight: BlockSparse, index: BlockIndex, slot: jax.Array, stop: j
 
 def _pointer_forward(x_f: jax.Array, weight: BlockSparse, index: BlockIndex) -> jax.Array:
     grid, slots = weight.grid, _chunk_slots(weight.grid)
-    y_f = jnp.zeros((grid.columns, grid.block[1], x_f.shape[-1]), accumulation_dtype(x_f.dtype))
+    y_TN = jnp.zeros((x_f.shape[-1], grid.shape[1]), accumulation_dtype(x_f.dtype))
+    # Shares of rows each hold a piece of the same column: it is visited once a share, and summed.
+    revisited = grid.shard_axis == "rows" and grid.shards > 1
 
-    def column(y_f: jax.Array, place: _Ranges) -> tuple[jax.Array, None]:
+    def column(y_TN: jax.Array, place: _Ranges) -> tuple[jax.Array, None]:
         def add_chunk(i: jax.Array, y_j: jax.Array) -> jax.Array:
             chunk = _read_chunk(weight, index, place.start + i * slots, place.stop)
             return y_j + dot(_stacked(chunk.values).T, _gather_slabs(x_f, chunk.rows))
 
-        y_j = lax.dynamic_index_in_dim(y_f, place.col, keepdims=False)
         chunks = lax.div(place.stop - place.start + (slots - 1), jnp.int32(slots))
-        return lax.dynamic_update_index_in_dim(y_f, lax.fori_loop(0, chunks, add_chunk, y_j), place.col, 0), None
+        y_j = jnp.zeros((grid.block[1], y_TN.shape[0]), y_TN.dtype)
+        if revisited:
+            y_j = _read_column(y_TN, place.col, grid.block[1]).T
+        return _write_column(y_TN, place.col, lax.fori_loop(0, chunks, add_chunk, y_j)), None
 
-    return lax.scan(column, y_f, _pointer_ranges(index, grid))[0]
+    return lax.scan(column, y_TN, _pointer_ranges(index, grid))[0]
 
 
 def _pointer_backward(
-    x_f: jax.Array, weight: BlockSparse, index: BlockIndex, gy_f: jax.Array
+    x_f: jax.Array, weight: BlockSparse, index: BlockIndex, gy_TN: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     n, wide, slots = weight.values.shape[0], accumulation_dtype(x_f.dtype), _chunk_slots(weight.grid)
     # The last chunk of a column may reach past it. What it writes there is 0, and ranges are visited in storage
@@ -191,14 +220,14 @@ def _pointer_backward(
     carry = (jnp.zeros(x_f.shape, wide), jnp.zeros((n + slots - 1, *weight.grid.block), wide))
 
     def column(carry: tuple[jax.Array, jax.Array], place: _Ranges) -> tuple[tuple[jax.Array, jax.Array], None]:
-        gy_j = lax.dynamic_index_in_dim(gy_f, place.col, keepdims=False)
+        gy_j = _read_column(gy_TN, place.col, weight.grid.block[1])
 
         def add_chunk(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             gx_f, gvalues = carry
             chunk = _read_chunk(weight, index, place.start + i * slots, place.stop)
-            gchunk = dot(_gather_slabs(x_f, chunk.rows), gy_j.T).reshape(chunk.values.shape)
+            gchunk = dot(_gather_slabs(x_f, chunk.rows), gy_j).reshape(chunk.values.shape)
             gvalues = lax.dynamic_update_slice_in_dim(gvalues, jnp.where(chunk.mine, gchunk, 0), chunk.slot, 0)
-            return _add_slabs(gx_f, chunk.rows, dot(_stacked(chunk.values), gy_j)), gvalues
+            return _add_slabs(gx_f, chunk.rows, dot(_stacked(chunk.values), gy_j.T)), gvalues
 
         chunks = lax.div(place.stop - place.start + (slots - 1), jnp.int32(slots))
         return lax.fori_loop(0, chunks, add_chunk, carry), None
@@ -216,14 +245,13 @@ def _block_index(weight: BlockSparse) -> BlockIndex:
 def forward(x_TK: jax.Array, weight: BlockSparse) -> jax.Array:
     """``Y = X W``, ``[T, N]``, column by column."""
     form = _balanced_forward if weight.grid.balance == "column" else _pointer_forward
-    return token_major(form(feature_major(x_TK, weight.grid.block[0]), weight, _block_index(weight)))
+    return form(feature_major(x_TK, weight.grid.block[0]), weight, _block_index(weight))
 
 
 def backward(x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both gradients in one loop over the columns, from the same gathered slabs."""
-    (bk, bn) = weight.grid.block
     form = _balanced_backward if weight.grid.balance == "column" else _pointer_backward
-    gx_f, gvalues = form(feature_major(x_TK, bk), weight, _block_index(weight), feature_major(gy_TN, bn))
+    gx_f, gvalues = form(feature_major(x_TK, weight.grid.block[0]), weight, _block_index(weight), gy_TN)
     return token_major(gx_f), gvalues
 
 
