@@ -1,9 +1,15 @@
 """The score program: how much the gradient of a whole batch wants every block, active or not.
 
-It runs only before a rewiring whose rule looks at gradients. The model is the run's own with every sparse weight
-made dense for one layer at a time (``models.sparse_linear.scored_kernel``), so what it adds to memory is one float
-per block and the dense gradient of the layer being looked at, never a dense model. Axes: L layers, B rows, T tokens,
-A microbatches, R x C block rows and columns, S shares, m cells of a share.
+It runs only before a rewiring whose rule looks at gradients. Norms of parts do not add up to the norm of a sum, so a
+score needs the gradient of the whole batch. There are two ways to it:
+
+- A batch in one part, on one device: the run's own products, whose backward pass also scores every place
+  (``kernels.scored_matmul``). No dense weight or gradient exists.
+- Several microbatches, or an implementation that makes its weight dense anyway: every sparse weight of a layer is made
+  dense once (``models.sparse_linear.scored_kernel``) and takes all parts, so what is added to memory is the dense
+  gradient of the layer being looked at, never a dense model.
+
+Axes: L layers, B rows, T tokens, A microbatches, R x C block rows and columns, S shares, m cells of a share.
 """
 
 from __future__ import annotations

@@ -86,6 +86,29 @@ def test_the_score_program_holds_no_stack_of_dense_weights(tmp_path, microbatche
     assert not {"[3,64,64]", "[3,64,192]", "[3,192,64]"} & found
 
 
+# 48 and 144 are the sides of weights and of nothing else, so that a search for them finds dense matrices only.
+WIDE = {"model_layers": 1, "model_hidden": 48, "model_mlp": 144, "model_head_dim": 24, "topology_block": (8, 8)}
+
+
+def test_sparse_products_score_every_place_without_a_dense_matrix(tmp_path):
+    programs, scores = {}, {}
+    for name in ("xla", "transient"):
+        recipe = tiny_recipe(tmp_path, topology_grow="gradient", model_implementation=name, **WIDE)
+        programs[name] = jax.jit(make_score_step(recipe)).lower(recipe.abstract, TARGET).compile()
+        state = init_state(recipe)
+        scores[name] = programs[name](state, TARGET)[1].growth
+    dense = {"[48,48]", "[48,144]", "[144,48]"}
+    found = {name: set(re.findall(r"f32(\[[\d,]+\])", program.as_text())) for name, program in programs.items()}
+    assert dense & found["transient"], "the search must find what it looks for"
+    assert not dense & found["xla"]
+    for name, weight in recipe.sparse.items():
+        np.testing.assert_allclose(scores["xla"][name], scores["transient"][name], rtol=1e-5, atol=1e-9)
+        # The same decision: what is to be grown is the same set of places.
+        count = weight.count // 4
+        orders = [np.sort(np.argsort(-np.asarray(scores[kind][name]), axis=-1)[..., :count]) for kind in scores]
+        np.testing.assert_array_equal(*orders)
+
+
 def test_memory_follows_the_rule(tmp_path):
     recipe = tiny_recipe(tmp_path, topology_grow="momentum", topology_score_decay=0.75)
     step, state = jax.jit(make_score_step(recipe)), init_state(recipe)
