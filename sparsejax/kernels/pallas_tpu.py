@@ -14,6 +14,7 @@ from sparsejax.hardware.chips import Chip
 from sparsejax.kernels import tpu_tiles
 from sparsejax.kernels.implementation import Implementation
 from sparsejax.kernels.lines import column_lines, row_lines, stored_columns
+from sparsejax.kernels.tpu_block_norms import block_norms
 from sparsejax.kernels.tpu_lines import line_product
 from sparsejax.kernels.tpu_values import value_gradient
 from sparsejax.topology.blocks import BlockIndex, BlockSparse
@@ -55,4 +56,5 @@ def implementation_for(chip: Chip) -> Implementation:
         backward=functools.partial(backward, chip),
         unsupported=tpu_tiles.unsupported,
         groups=functools.partial(tpu_tiles.groups, chip),
+        block_norms=functools.partial(block_norms, chip),
     )
