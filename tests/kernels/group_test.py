@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from sparsejax.kernels import api
 from sparsejax.kernels.group import block_matmul_group
@@ -82,6 +83,20 @@ def test_one_product_equals_one_each(calls, grid, free):
     for weight, gradient in zip(weights, gvalues, strict=True):
         free_slots = np.asarray(weight.cols) >= weight.grid.columns
         assert not np.any(np.asarray(gradient)[free_slots]), "a free slot has a gradient"
+
+
+@pytest.mark.parametrize(("shards", "free"), [(1, 2), (2, 0)])
+def test_one_product_on_a_simulated_tpu(shards, free):
+    grid = BlockGrid((256, 512), (128, 128), shards)
+    grids = [grid, dataclasses.replace(grid, shape=(256, 256 * shards))]
+    weights = [make_weight(Case(g, scattered, free * i, 1), seed=i) for i, g in enumerate(grids)]
+    x, gys = draw((6, 256), 1), [draw((6, g.shape[1]), 2 + i) for i, g in enumerate(grids)]
+    strict = pltpu.InterpretParams(out_of_bounds_reads="raise", uninitialized_memory="nan")
+    with pltpu.force_tpu_interpret_mode(strict):
+        outputs, gx, gvalues = outputs_and_gradients("pallas_tpu@v5e", x, weights, gys)
+    want = outputs_and_gradients("transient", x, weights, gys)
+    for got, expected in zip(jax.tree.leaves((outputs, gx, gvalues)), jax.tree.leaves(want), strict=True):
+        assert relative_error(got, np.asarray(expected, np.float64)) < 1e-5
 
 
 def test_the_gradient_of_the_input_is_rounded_once(calls):
