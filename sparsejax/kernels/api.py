@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sparsejax.hardware.chips import chip_named
-from sparsejax.kernels import pallas_tpu
+from sparsejax.kernels import pallas_gpu, pallas_tpu
 from sparsejax.kernels.bcoo import BCOO_IMPLEMENTATION
 from sparsejax.kernels.implementation import Implementation
 from sparsejax.kernels.reference import REFERENCE
@@ -33,6 +33,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "xla": XLA,
     "bcoo": BCOO_IMPLEMENTATION,
     **{f"pallas_tpu@{chip}": pallas_tpu.implementation_for(chip_named(chip)) for chip in pallas_tpu.CHIPS},
+    **{f"pallas_gpu@{chip}": pallas_gpu.implementation_for(chip_named(chip)) for chip in pallas_gpu.CHIPS},
 }
 
 

@@ -29,7 +29,7 @@ from sparsejax.kernels.gpu_warpgroups import Ref, Ring, barriers, launch, share_
 from sparsejax.kernels.lines import Lines
 
 
-class _Schedule(NamedTuple):
+class Schedule(NamedTuple):
     """Lines by falling length: line ``line[i]`` has the ``length[i]`` entries from ``first[i]``."""
 
     line: jax.Array
@@ -39,10 +39,19 @@ class _Schedule(NamedTuple):
     place: jax.Array
 
 
-def _longest_first(lines: Lines) -> _Schedule:
+def longest_first(lines: Lines) -> Schedule:
+    """The lines by falling length; equal ones stay in order."""
     length = lines.stop - lines.start
     line = jnp.argsort(-length).astype(jnp.int32)
-    return _Schedule(line, lines.start[line], length[line], lines.slot, lines.place)
+    return Schedule(line, lines.start[line], length[line], lines.slot, lines.place)
+
+
+def place_and_tile(item: jax.Array, lines: int, tiles: int, band: int) -> tuple[jax.Array, jax.Array]:
+    """Work item -> place of its line in the schedule, and its token tile: by band, then line, then token tile."""
+    start = lax.div(item, jnp.int32(lines * band)) * band
+    in_band = lax.min(tiles - start, jnp.int32(band))
+    inside = item - start * lines
+    return lax.div(inside, in_band), start + lax.rem(inside, in_band)
 
 
 def line_product(x_TC: jax.Array, values: jax.Array, lines: Lines, tiles: LineTiles, *, transposed: bool) -> jax.Array:
@@ -76,13 +85,13 @@ def line_product(x_TC: jax.Array, values: jax.Array, lines: Lines, tiles: LineTi
             **barriers(tiles.stages, copies=tiles.warpgroups + 1, warpgroups=tiles.warpgroups),
         },
     )
-    return kernel(x_TC, values, _longest_first(lines))
+    return kernel(x_TC, values, longest_first(lines))
 
 
 def _body(
     x: Ref,
     values: Ref,
-    schedule: _Schedule,
+    schedule: Schedule,
     y: Ref,
     *,
     x_stages: Ref,
@@ -106,7 +115,7 @@ class _ThreadBlock:
 
     x: Ref
     values: Ref
-    schedule: _Schedule
+    schedule: Schedule
     y: Ref
     x_stages: Ref
     v_stages: Ref
@@ -116,13 +125,11 @@ class _ThreadBlock:
     transposed: bool
     items: int
 
-    def _line_and_token(self, item: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _place_and_token(self, item: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Place of the item's line in the schedule, and its first token."""
-        lines, band = self.schedule.line.shape[0], self.tiles.band
-        band_start = lax.div(item, jnp.int32(lines * band)) * band
-        in_band = lax.min(self.items // lines - band_start, jnp.int32(band))
-        item -= band_start * lines
-        return lax.div(item, in_band), (band_start + lax.rem(item, in_band)) * self.tiles.tokens
+        lines = self.schedule.line.shape[0]
+        place, tile = place_and_tile(item, lines, self.items // lines, self.tiles.band)
+        return place, tile * self.tiles.tokens
 
     def _parts(self) -> int:
         """Steps a block takes."""
@@ -130,7 +137,7 @@ class _ThreadBlock:
 
     def copy(self, item: jax.Array, step: jax.Array) -> jax.Array:
         """Memory warpgroup: for every entry of the line its slab of x, and its block, in steps of ``tiles.depth``."""
-        place, token = self._line_and_token(item)
+        place, token = self._place_and_token(item)
         first, depth, rows = self.schedule.first[place], self.tiles.depth, self.tiles.warpgroup_tokens
 
         def entry(e: jax.Array, step: jax.Array) -> jax.Array:
@@ -153,7 +160,7 @@ class _ThreadBlock:
     def multiply(self, item: jax.Array, step: jax.Array) -> jax.Array:
         """A compute warpgroup: its half of the tokens of the output tile."""
         warpgroup, rows = lax.axis_index("warpgroup"), self.tiles.warpgroup_tokens
-        place, token = self._line_and_token(item)
+        place, token = self._place_and_token(item)
         line, steps = self.schedule.line[place], self.schedule.length[place] * self._parts()
         width = self.y_stage.shape[-1]
 

@@ -33,7 +33,7 @@ from sparsejax.kernels.lines import Lines
 _PIECE = 64
 
 
-class _Pairs(NamedTuple):
+class Pairs(NamedTuple):
     """Pairs of neighbouring entries; only the first ``total`` exist. A pair of one has ``second == first``."""
 
     total: jax.Array  # [1]
@@ -44,7 +44,8 @@ class _Pairs(NamedTuple):
     place: jax.Array  # [n], of entries
 
 
-def _pairs(lines: Lines) -> _Pairs:
+def pairs_of(lines: Lines) -> Pairs:
+    """Every line cut into pairs from its start."""
     counts = lax.div(lines.stop - lines.start + 1, jnp.int32(2))
     stops = jnp.cumsum(counts)
     # A line of c entries has (c + 1) // 2 pairs, so all lines together have at most this many.
@@ -53,7 +54,7 @@ def _pairs(lines: Lines) -> _Pairs:
     line = jnp.minimum(line, lines.start.size - 1)
     first = lines.start[line] + 2 * (pair - (stops - counts)[line])
     second = jnp.minimum(first + 1, lines.stop[line] - 1)
-    return _Pairs(stops[-1:].astype(jnp.int32), line, first, second, lines.slot, lines.place)
+    return Pairs(stops[-1:].astype(jnp.int32), line, first, second, lines.slot, lines.place)
 
 
 def value_gradient(
@@ -72,7 +73,7 @@ def value_gradient(
     Returns:
       ``[n, bk, bn]`` float32. Free slots hold anything: nothing was written there.
     """
-    pairs = _pairs(lines)
+    pairs = pairs_of(lines)
     items = pairs.line.size * tiles.splits
     blocks = min(items, tiles.multiprocessors)
     shared, own = block if along_rows else block[::-1]
@@ -97,7 +98,7 @@ def value_gradient(
 def _body(
     x: Ref,
     gy: Ref,
-    pairs: _Pairs,
+    pairs: Pairs,
     partial: Ref,
     *,
     own_stages: Ref,
@@ -120,7 +121,7 @@ class _ThreadBlock:
 
     x: Ref
     gy: Ref
-    pairs: _Pairs
+    pairs: Pairs
     partial: Ref
     own_stages: Ref
     shared_stages: Ref

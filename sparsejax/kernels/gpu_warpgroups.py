@@ -29,6 +29,9 @@ Ref = Any
 # (number of the work item, number of its first step) -> number of the first step behind it.
 DoItem = Callable[[jax.Array, jax.Array], jax.Array]
 
+# Operands, arrays or trees of arrays -> output.
+Kernel = Callable[..., jax.Array]
+
 # Registers of a multiprocessor over the threads of a warpgroup: what all warpgroups share.
 _REGISTERS = 65_536 // 128
 # The memory warpgroup computes addresses only. Counts are multiples of 8.
@@ -110,7 +113,7 @@ class Ring:
         plgpu.barrier_arrive(self.empty.at[self._stage(step)])
 
 
-def launch(body: Callable[..., None], *, name: str, blocks: int, warpgroups: int, output: Any, scratch: Any) -> Any:
+def launch(body: Callable[..., None], *, name: str, blocks: int, warpgroups: int, output: Any, scratch: Any) -> Kernel:
     """A kernel of ``blocks`` thread blocks, each with ``warpgroups`` compute warpgroups and one memory warpgroup.
 
     Args:
@@ -121,7 +124,7 @@ def launch(body: Callable[..., None], *, name: str, blocks: int, warpgroups: int
       output: shape and dtype.
       scratch: shared memory and barriers by name.
     """
-    return plgpu.kernel(
+    kernel = plgpu.kernel(
         body,
         out_type=output,
         scratch_types=scratch,
@@ -133,6 +136,15 @@ def launch(body: Callable[..., None], *, name: str, blocks: int, warpgroups: int
         # The default of jax 0.11, named so that 0.10 compiles the same way.
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup),
     )
+
+    def run(*operands: Any) -> jax.Array:
+        # A kernel's output says nothing about the mesh axes it varies over inside shard_map: those of its operands.
+        varying = frozenset().union(
+            *(jax.typeof(operand).manual_axis_type.varying for operand in jax.tree.leaves(operands))
+        )
+        return lax.pcast(kernel(*operands), tuple(varying), to="varying")
+
+    return run
 
 
 def share_items(
