@@ -146,6 +146,7 @@ def _train(rows: int) -> TrainConfig:
         batch_size=rows,
         microbatches=1,
         z_loss=0.0,
+        loss_chunk=8192,
         nonfinite_limit=10,
         log_every=10,
         eval_every=0,

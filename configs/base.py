@@ -148,6 +148,7 @@ def train() -> ConfigDict:
     c.batch_size = 64  # rows of one optimizer step; at least 1
     c.microbatches = 1  # equal parts the batch is computed in, to save memory; divides batch_size
     c.z_loss = 0.0  # weight of log(sum(exp(logits))) ** 2 in the loss; at least 0, 0 is off
+    c.loss_chunk = 8192  # tokens whose logits exist at a time, to save memory; at least 0, 0 is the whole microbatch
     c.nonfinite_limit = 10  # skipped steps in a row (non-finite loss or gradient) that end the run; at least 1
     c.log_every = 10  # steps per logged line; at least 1
     c.eval_every = 500  # steps between evaluations; at least 0, 0 evaluates at the end only

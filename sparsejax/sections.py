@@ -125,6 +125,7 @@ class TrainConfig:
     batch_size: int
     microbatches: int
     z_loss: float
+    loss_chunk: int
     nonfinite_limit: int
     log_every: int
     eval_every: int

@@ -169,6 +169,7 @@ def executed_flops(
     sequence_length: int,
     implementations: Mapping[str, str],
     remat: str,
+    logits_recomputed: bool = False,
 ) -> Flops:
     """FLOPs per token that the compiled program executes; the numerator of MFU.
 
@@ -177,7 +178,8 @@ def executed_flops(
     counts ``2 A``, without the partly filled chunk that ``xla`` may multiply at the end of a block column (topology
     decides it; none for blocks of 128 rows or with a balanced topology). Recomputation in the backward pass is
     executed too: ``train`` grows by the layers' forward pass without the last product, whose output no gradient needs,
-    under ``remat="full"``, and by their attention square under ``remat="dots"``. Dense master weights are multiplied
+    under ``remat="full"``, by their attention square under ``remat="dots"``, and by the head's product if a loss in
+    chunks makes the logits twice. Dense master weights are multiplied
     whole; their masks are comparisons, not counted. Monarch factors execute what they hold.
 
     Args:
@@ -186,6 +188,7 @@ def executed_flops(
       sequence_length: tokens of a row.
       implementations: name of the ``block_matmul`` implementation of every kind that is stored as blocks.
       remat: ``"none"``, ``"full"`` or ``"dots"``.
+      logits_recomputed: whether the backward pass makes the logits once more.
 
     Raises:
       ValueError: an unknown implementation or remat policy.
@@ -198,7 +201,8 @@ def executed_flops(
     recomputed = {"none": 0, "full": layer - _last_product(down, linear["mlp.down"]), "dots": attention}
     if remat not in recomputed:
         raise ValueError(f"remat={remat!r}: must be one of {sorted(recomputed)}")
-    return Flops(forward=forward, train=3 * forward + shape.layers * recomputed[remat])
+    again = shape.layers * recomputed[remat] + (_head(shape) if logits_recomputed else 0)
+    return Flops(forward=forward, train=3 * forward + again)
 
 
 def _last_product(weight: WeightCount, flops: int) -> int:

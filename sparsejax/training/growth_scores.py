@@ -26,7 +26,7 @@ from sparsejax.models.llama import Llama
 from sparsejax.models.sparse_linear import GrowthProbe, TopologyIndex
 from sparsejax.topology import drop, growth
 from sparsejax.topology.scores import by_share
-from sparsejax.training.loss import loss_sums, objective, shift_right
+from sparsejax.training.loss import head_loss_sums, objective, shift_right
 from sparsejax.training.recipe import Recipe, values_of
 from sparsejax.training.rewire_plan import is_due, next_due
 from sparsejax.training.state import TrainState, Tree
@@ -120,7 +120,7 @@ def _objective(recipe: Recipe, model: Llama, target_BT: jax.Array) -> jax.Array:
     hidden_BTD = model.hidden_states(shift_right(target_BT, recipe.start_id), scored_parts=train.microbatches)
 
     def part(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return objective(loss_sums(model.logits(pair[0]), pair[1]), train.z_loss)
+        return objective(head_loss_sums(model.logits, *pair, chunk_tokens=train.loss_chunk), train.z_loss)
 
     if train.microbatches == 1:
         return part((hidden_BTD, target_BT))

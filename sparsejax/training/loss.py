@@ -1,13 +1,15 @@
 """Next-token loss in float32.
 
-Axes: B rows of a batch, T tokens of a row, V vocabulary. A batch holds targets; the inputs are the targets
-shifted right behind the tokenizer's start id, so every token of a row is predicted exactly once.
-A target of -1 is padding: it adds to no sum.
+Axes: B rows of a batch, T tokens of a row, D hidden, V vocabulary, C chunks.
+
+A batch holds targets; the inputs are the targets shifted right behind the tokenizer's start id, so every token of a
+row is predicted exactly once. A target of -1 is padding: it adds to no sum.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,49 @@ def loss_sums(logits_BTV: jax.Array, target_BT: jax.Array) -> LossSums:
         log_z2=jnp.sum(jnp.where(counted_BT, jnp.square(log_z_BT), 0.0)),
         tokens=jnp.sum(counted_BT, dtype=jnp.float32),
     )
+
+
+def head_loss_sums(
+    logits: Callable[[jax.Array], jax.Array], hidden_BTD: jax.Array, target_BT: jax.Array, *, chunk_tokens: int
+) -> LossSums:
+    """``loss_sums(logits(hidden), target)`` without ever holding the logits of more than ``chunk_tokens`` tokens.
+
+    Chunks are equal slices of the positions, each with all rows, so that every device of a mesh that divides the rows
+    works on every chunk. Their number is the least that keeps to ``chunk_tokens``, but a chunk has one position at
+    least; where it does not divide the positions, the last chunk is padded with ignored targets. The backward pass
+    makes the logits of a chunk once more, one more head product than keeping them. The gradient of what ``logits``
+    closes over is summed over the chunks in that array's own dtype: it should close over the float32 kernel and cast
+    it inside.
+
+    Args:
+      logits: the head, ``[B, t, D]`` to float32 ``[B, t, V]``, position by position; may close over parameters.
+      hidden_BTD: normalised output of the last layer.
+      target_BT: integer targets, -1 where there is none.
+      chunk_tokens: tokens of one chunk, at least 1; 0 makes all logits at once, as a batch of at most this many does.
+    """
+    length = target_BT.shape[1]
+    chunks = chunk_count(target_BT.shape, chunk_tokens)
+    if chunks == 1:
+        return loss_sums(logits(hidden_BTD), target_BT)
+    padding = -length % chunks
+    hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, padding), (0, 0)))
+    target_BT = jnp.pad(target_BT, ((0, 0), (0, padding)), constant_values=IGNORED)
+
+    def by_chunk(x: jax.Array) -> jax.Array:
+        return x.reshape(x.shape[0], chunks, -1, *x.shape[2:]).swapaxes(0, 1)
+
+    def sums_of(chunk: tuple[jax.Array, jax.Array]) -> LossSums:
+        return loss_sums(logits(chunk[0]), chunk[1])
+
+    # Forward and backward are different loops, so common subexpressions cannot undo the recomputation.
+    sums_C = jax.lax.map(jax.checkpoint(sums_of, prevent_cse=False), (by_chunk(hidden_BTD), by_chunk(target_BT)))
+    return jax.tree.map(jnp.sum, sums_C)
+
+
+def chunk_count(shape: tuple[int, ...], chunk_tokens: int) -> int:
+    """Chunks in which ``head_loss_sums`` takes targets of shape ``[B, T]``; 1 is the whole batch at once."""
+    rows, length = shape
+    return -(-length // max(chunk_tokens // rows, 1)) if 0 < chunk_tokens < rows * length else 1
 
 
 def objective(sums: LossSums, z_loss: float) -> jax.Array:

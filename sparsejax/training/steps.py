@@ -15,7 +15,7 @@ import optax
 
 from sparsejax.models import functional
 from sparsejax.models.flow import with_flow
-from sparsejax.training.loss import LossSums, loss_sums, objective, shift_right
+from sparsejax.training.loss import LossSums, head_loss_sums, objective, shift_right
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.rewire_statistics import regrown_update
 from sparsejax.training.state import TrainState, Tree
@@ -26,7 +26,8 @@ Metrics = dict[str, jax.Array]
 def forward_sums(recipe: Recipe, params: Tree, topology: Tree, target_BT: jax.Array) -> LossSums:
     """Loss sums of the model on one batch of targets."""
     model = functional.merge(recipe.graphdef, params, topology)
-    return loss_sums(model(shift_right(target_BT, recipe.start_id)), target_BT)
+    hidden_BTD = model.hidden_states(shift_right(target_BT, recipe.start_id))
+    return head_loss_sums(model.logits, hidden_BTD, target_BT, chunk_tokens=recipe.run.train.loss_chunk)
 
 
 def make_gradient(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, LossSums]]:

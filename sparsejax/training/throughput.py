@@ -6,6 +6,7 @@ import jax
 
 from sparsejax.hardware.chips import chip_for
 from sparsejax.models.accounting import executed_flops, theoretical_flops
+from sparsejax.training.loss import chunk_count
 from sparsejax.training.recipe import Recipe
 
 
@@ -20,8 +21,11 @@ class Throughput:
     def __init__(self, recipe: Recipe) -> None:
         """Look up the chip and count FLOPs per token."""
         counted = [weight.counted for weight in recipe.weights.values()]
-        length, remat = recipe.run.data.sequence_length, recipe.run.model.remat
-        self.executed = executed_flops(recipe.shape, counted, length, recipe.implementations, remat).train
+        train, length, remat = recipe.run.train, recipe.run.data.sequence_length, recipe.run.model.remat
+        chunks = chunk_count((train.batch_size // train.microbatches, length), train.loss_chunk)
+        self.executed = executed_flops(
+            recipe.shape, counted, length, recipe.implementations, remat, logits_recomputed=chunks > 1
+        ).train
         self.theoretical = theoretical_flops(recipe.shape, counted, length).train
         chip = chip_for(jax.devices()[0].device_kind)
         # One device holds the run; a CPU has no row in the table, so it gets no MFU.

@@ -59,6 +59,7 @@ def test_flops_of_a_worked_example():
     # Everything but the head and mlp.down (2 * 8).
     assert executed_flops(shape, quarter(shape), 5, names, "full").train == 3 * 280 + 200 - 16
     assert executed_flops(shape, quarter(shape), 5, names, "dots").train == 3 * 280 + 80
+    assert executed_flops(shape, quarter(shape), 5, names, "none", logits_recomputed=True).train == 3 * 280 + 80
     with pytest.raises(ValueError, match="not known"):
         executed_flops(shape, quarter(shape), 5, names | {"mlp.up": "fastest"}, "none")
     with pytest.raises(ValueError, match="remat"):

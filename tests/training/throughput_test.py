@@ -19,3 +19,10 @@ def test_mfu_is_executed_flops_over_the_dense_peak(tmp_path, monkeypatch):
     monkeypatch.setattr(throughput, "chip_for", lambda kind: chip)
     row = throughput.Throughput(tiny_recipe(tmp_path)).row(100.0)
     assert row["mfu"] == pytest.approx(row["executed_flops_per_second"] / 1e9)
+
+
+def test_a_loss_in_chunks_executes_the_head_once_more(tmp_path):
+    # 64 tokens at once or in two halves; the head is 16 x 257.
+    whole, chunked = (throughput.Throughput(tiny_recipe(tmp_path, train_loss_chunk=tokens)) for tokens in (64, 32))
+    assert chunked.executed - whole.executed == 2 * 16 * 257
+    assert chunked.theoretical == whole.theoretical
