@@ -35,6 +35,10 @@ class Times:
         low, high = np.percentile(self.wall, [25, 75])
         return float(high - low) / self.median
 
+    def over(self, calls: int) -> Times:
+        """The same of one call, where every run of the program made ``calls`` of them."""
+        return Times([seconds / calls for seconds in self.wall], [seconds / calls for seconds in self.processor])
+
 
 def interleaved(programs: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, Times]:
     """Run each program once to warm up, then ``repetitions`` times in turn: a change of load meets them all."""

@@ -3,10 +3,12 @@
 import json
 import sys
 
+import jax
 import pytest
 
-from benchmarks import block_matmul, growth_memory, measuring, memory, model_runs, step
+from benchmarks import growth_memory, kernels, measuring, memory, model_runs, products, step
 from sparsejax.models.sizes import Size
+from sparsejax.topology.blocks import BlockGrid
 
 
 @pytest.fixture
@@ -29,13 +31,42 @@ def test_programs_run_in_turn():
     assert len(times["a"].wall) == len(times["b"].processor) == 2
 
 
-def test_block_matmul(monkeypatch, tmp_path, capsys):
-    flags = ("--shape", 32, 16, "--tokens", 8, "--block", 8, 8, "--density", 0.5, "--repetitions", 1)
-    run(block_matmul, monkeypatch, *flags, "--json", tmp_path / "rows.json")
+def test_kernels(monkeypatch, tmp_path, capsys):
+    flags = ("--shape", 32, 16, "--tokens", 8, "--block", 8, 8, "--density", 0.5, 0.25, "--repetitions", 1)
+    products = ("--product", "dv", "both")
+    run(kernels, monkeypatch, *flags, *products, "--calls", 3, "--json", tmp_path / "rows.json")
     document = json.loads((tmp_path / "rows.json").read_text())
-    assert {row["implementation"] for row in document["rows"]} == {"dense", "xla", "transient"}
-    assert document["conditions"]["tokens"] == 8 and "machine" in document["conditions"]
+    wanted = [("dense", 1), ("xla", 0.5), ("transient", 0.5), ("xla", 0.25), ("transient", 0.25)]
+    assert [(row["implementation"], row["density"]) for row in document["rows"]] == 2 * wanted
+    # A CPU has no memory bandwidth in the table of chips.
+    assert {row["floor_ms"] for row in document["rows"]} == {None}
+    assert document["conditions"]["runs"][0]["tokens"] == 8 and "machine" in document["conditions"]["runs"][0]
     assert capsys.readouterr().out.count("\n") == 3 + len(document["rows"])
+
+
+def test_layers_are_named_after_sizes_and_presets_are_legal_flags():
+    assert products.layer_shape("1b/mlp.down", (128, 128)) == (5504, 2048)
+    assert products.layer_shape("7b/attention.q", (128, 128)) == (4096, 4096)
+    runs = kernels.parse_arguments(["--preset", "cpu", "--repetitions", "2"])
+    assert len(runs) == len(kernels.PRESETS["cpu"]) and {run.repetitions for run in runs} == {2}
+
+
+@pytest.mark.parametrize("product", products.PRODUCTS)
+def test_a_repeated_product_runs_on_every_set_every_turn(product, monkeypatch):
+    calls = []
+    grid = BlockGrid((8, 8), (4, 4))
+    operands = products.with_blocks(products.draw(grid, 2, "float32", seed=0), grid, 0.5, seed=0)
+
+    def counted(x, weight, gy):
+        jax.debug.callback(lambda: calls.append(product))
+        return products.product_of("xla", product)(x, weight, gy)
+
+    timed = products.compiled(counted, operands, calls=11)
+    jax.block_until_ready(timed.run())
+    jax.effects_barrier()
+    assert len(calls) == timed.calls == 16  # two turns over eight sets
+    # x [2, 8], gy [2, 8] and two blocks of 4 x 4, all float32.
+    assert operands.bytes_moved(product) == (3 if product == "both" else 1) * 4 * (16 + 16 + 32)
 
 
 def test_memory(monkeypatch, tmp_path, tiny_size):
@@ -62,8 +93,11 @@ def test_step(monkeypatch, tmp_path, tiny_size):
 @pytest.mark.parametrize(
     ("module", "flags"),
     [
-        (block_matmul, ["--block", "7", "7"]),
-        (block_matmul, ["--density", "0"]),
+        (kernels, ["--block", "7", "7"]),
+        (kernels, ["--density", "0"]),
+        (kernels, ["--layer", "1b/mlp"]),
+        (kernels, ["--implementation", "pallas_gpu"]),
+        (kernels, ["--calls", "0"]),
         (memory, ["--density", "2"]),
         (memory, ["--size", "61m"]),
         (growth_memory, ["--density", "1"]),

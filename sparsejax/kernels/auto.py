@@ -22,7 +22,7 @@ KERNELS = ("pallas_tpu", "pallas_gpu")
 
 # Time of xla over time of the dense product, forward + backward, by platform, balance, block and density.
 #
-# cpu: `python -m benchmarks.block_matmul --block <b> <b> --balance <balance> --implementation xla --product both
+# cpu: `python -m benchmarks.kernels --block <b> <b> --balance <balance> --implementation xla --product both
 # --repetitions 3`, 2048 x 2048, 2048 tokens, float32, medians of wall clock; 2 cores of an Intel Sapphire Rapids
 # server, jax 0.10.2. Cells above 0.9 could go either way.
 #
