@@ -14,7 +14,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint results format lock clean
+.PHONY: help quickstart test test-slow test-gpu lint results format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -41,6 +41,10 @@ test: lint ## the whole gate: environment, lint, types, import rules, tests
 
 test-slow: $(VENV)/.tests ## the tests that are left out of the gate
 	$(PYTEST) -m slow $(TESTS)
+
+test-gpu: $(VENV)/.tests ## the tests that need a Hopper GPU
+	$(PIP) install --quiet --constraint $(PINS) --editable '.[cuda]'
+	$(BIN)/python -m pytest --confcutdir=tests/gpu tests/gpu
 
 lint: $(VENV)/.tests ## lint, formatting, types, import rules
 	$(BIN)/ruff check .
