@@ -54,7 +54,7 @@ def block_matmul_group(x: jax.Array, weights: Sequence[BlockSparse], *, implemen
     for weight in weights:
         check_operands(x, weight, implementation)
     x_TK = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    if not _one_product(implementation, x_TK, weights):
+    if not joins(implementation, x_TK, weights):
         return tuple(block_matmul(x, weight, implementation=implementation) for weight in weights)
     values, indices = tuple(weight.values for weight in weights), tuple(weight.index for weight in weights)
     with jax.named_scope(f"block_matmul_group_{implementation}"):
@@ -62,7 +62,8 @@ def block_matmul_group(x: jax.Array, weights: Sequence[BlockSparse], *, implemen
     return tuple(y_TN.reshape(*x.shape[:-1], -1) for y_TN in outputs)
 
 
-def _one_product(name: str, x_TK: jax.Array, weights: Sequence[BlockSparse]) -> bool:
+def joins(name: str, x_TK: jax.Array, weights: Sequence[BlockSparse]) -> bool:
+    """Whether the implementation makes one product of these weights."""
     if len(weights) == 1 or weights[0].grid.unstructured:
         return False
     grid = concatenated_grid([weight.grid for weight in weights])
@@ -78,10 +79,25 @@ def _cast(x_TK: jax.Array, grids: Grids, values: Arrays, indices: tuple[Index, .
     return [BlockSparse(v.astype(x_TK.dtype), index, grid) for v, index, grid in each]
 
 
+def joint_product(name: str, grids: Grids, x_TK: jax.Array, values: Arrays, indices: tuple[Index, ...]) -> jax.Array:
+    """``X [W_1 | W_2 | ..]`` in x's dtype, the columns as ``topology.concatenate`` orders them; not differentiable."""
+    whole = concatenate(_cast(x_TK, grids, values, indices))
+    return IMPLEMENTATIONS[name].forward(x_TK, whole).astype(x_TK.dtype)
+
+
+def joint_gradients(
+    name: str, grids: Grids, x_TK: jax.Array, values: Arrays, indices: tuple[Index, ...], gy_TN: jax.Array
+) -> tuple[jax.Array, Arrays]:
+    """Gradients of x and of every weight's values, in their dtypes, from that of the joint product."""
+    weights = _cast(x_TK, grids, values, indices)
+    gx_TK, gslots = IMPLEMENTATIONS[name].backward(x_TK, concatenate(weights), gy_TN)
+    gvalues = zip(split_slots(gslots, weights), values, strict=True)
+    return gx_TK.astype(x_TK.dtype), tuple(g.astype(v.dtype) for g, v in gvalues)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _product(name: str, grids: Grids, x_TK: jax.Array, values: Arrays, indices: tuple[Index, ...]) -> Arrays:
-    y_TN = IMPLEMENTATIONS[name].forward(x_TK, concatenate(_cast(x_TK, grids, values, indices)))
-    return split_columns(y_TN.astype(x_TK.dtype), grids)
+    return split_columns(joint_product(name, grids, x_TK, values, indices), grids)
 
 
 def _product_forward(
@@ -94,13 +110,10 @@ def _product_backward(
     name: str, grids: Grids, residuals: tuple[jax.Array, Arrays, tuple[Index, ...]], gradients: Arrays
 ) -> tuple[Any, ...]:
     x_TK, values, indices = residuals
-    weights = _cast(x_TK, grids, values, indices)
-    whole = concatenate(weights)
     with jax.named_scope(f"block_matmul_group_{name}_backward"):
-        gx_TK, gslots = IMPLEMENTATIONS[name].backward(x_TK, whole, join_columns(gradients, whole.grid))
-        gvalues = split_slots(gslots, weights)
-    cast = tuple(g.astype(v.dtype) for g, v in zip(gvalues, values, strict=True))
-    return gx_TK.astype(x_TK.dtype), cast, None
+        gy_TN = join_columns(gradients, grids[0])
+        gx_TK, gvalues = joint_gradients(name, grids, x_TK, values, indices, gy_TN)
+    return gx_TK, gvalues, None
 
 
 _product.defvjp(_product_forward, _product_backward)

@@ -22,7 +22,7 @@ Backward = Callable[[jax.Array, BlockSparse, jax.Array], tuple[jax.Array, jax.Ar
 Support = Callable[[BlockGrid, DTypeLike], str]
 Groups = Callable[[BlockGrid, int, int, DTypeLike], bool]
 BlockNorms = Callable[[jax.Array, jax.Array, BlockGrid], jax.Array]
-SwiGlu = Callable[[jax.Array, BlockSparse, BlockSparse], jax.Array]
+SwigluGradient = Callable[[jax.Array, jax.Array, BlockGrid], jax.Array]
 
 
 def never_groups(grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike) -> bool:
@@ -43,8 +43,8 @@ class Implementation:
       groups: ``(grid, slots, tokens, dtype) -> bool``, whether weights of one input that make up a weight of that
         grid and number of slots are better multiplied as that one weight (``group.py``).
       block_norms: ``(x [T, K], gy [T, N], grid) -> sum |x^T gy|`` of every block, ``[K / bk, N / bn]`` float32.
-      swiglu: ``(x [T, K], gate, up) -> silu(x gate) * (x up)``, ``[T, N]`` in x's dtype, where the implementation has
-        a kernel that stores neither product; None otherwise.
+      swiglu_gradient: ``(y [T, 2 N], gh [T, N], grid of one weight) -> gy [T, 2 N]``, the gradient of gate and up
+        side by side, where plain XLA would make them apart and then copy; None otherwise.
     """
 
     forward: Forward
@@ -52,7 +52,7 @@ class Implementation:
     unsupported: Support
     groups: Groups = never_groups
     block_norms: BlockNorms = panel_norms
-    swiglu: SwiGlu | None = None
+    swiglu_gradient: SwigluGradient | None = None
 
 
 def supports_everything(grid: BlockGrid, dtype: DTypeLike) -> str:

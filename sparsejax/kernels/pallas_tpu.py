@@ -16,6 +16,7 @@ from sparsejax.kernels.implementation import Implementation
 from sparsejax.kernels.lines import column_lines, row_lines, stored_columns
 from sparsejax.kernels.tpu_block_norms import block_norms
 from sparsejax.kernels.tpu_lines import line_product
+from sparsejax.kernels.tpu_swiglu import swiglu_gradient
 from sparsejax.kernels.tpu_values import value_gradient
 from sparsejax.topology.blocks import BlockIndex, BlockSparse
 
@@ -57,4 +58,5 @@ def implementation_for(chip: Chip) -> Implementation:
         unsupported=tpu_tiles.unsupported,
         groups=functools.partial(tpu_tiles.groups, chip),
         block_norms=functools.partial(block_norms, chip),
+        swiglu_gradient=swiglu_gradient,
     )

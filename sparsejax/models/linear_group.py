@@ -12,7 +12,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from sparsejax.kernels.group import block_matmul_group
-from sparsejax.kernels.swiglu import swiglu, swiglu_matmul
+from sparsejax.kernels.swiglu import swiglu
+from sparsejax.kernels.swiglu_matmul import swiglu_matmul
 from sparsejax.models.sparse_linear import LINEAR_OUTPUT, SparseLinear
 
 

@@ -1,0 +1,46 @@
+"""The gradient of gate and up side by side: numbers on a simulated TPU, programs by the compiler of each real one."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+
+from sparsejax.hardware.chips import chip_named
+from sparsejax.hardware.topologies import described_device, on_device
+from sparsejax.kernels import pallas_tpu
+from sparsejax.kernels.swiglu import swiglu
+from sparsejax.kernels.tpu_swiglu import swiglu_gradient
+from sparsejax.topology.blocks import BlockGrid
+from sparsejax.topology.concatenate import join_columns
+from tests.kernels.contract_test import draw
+
+
+@pytest.mark.parametrize(("tokens", "shards", "dtype"), [(37, 1, "float32"), (37, 2, "bfloat16")])
+def test_numbers_on_a_simulated_tpu(tokens, shards, dtype):
+    grid = BlockGrid((128, 256), (128, 128), shards)
+    gate, up, gh = (draw((tokens, 256), seed, dtype) for seed in (1, 2, 3))
+    strict = pltpu.InterpretParams(out_of_bounds_reads="raise", uninitialized_memory="nan")
+    with pltpu.force_tpu_interpret_mode(strict):
+        got = jax.jit(functools.partial(swiglu_gradient, grid=grid))(join_columns((gate, up), grid), gh)
+    want = join_columns(jax.vjp(swiglu, gate, up)[1](gh), grid)
+    assert got.dtype == want.dtype
+    np.testing.assert_allclose(
+        got.astype(jnp.float32), want.astype(jnp.float32), rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.xdist_group("tpu")
+@pytest.mark.parametrize("chip", pallas_tpu.CHIPS)
+def test_every_tpu_compiles_it(chip):
+    device = described_device(chip_named(chip))
+    for width, shards, dtype in ((5504, 1, jnp.bfloat16), (28672, 8, jnp.float32)):
+        grid = BlockGrid((128, width), (128, 128), shards)
+        arguments = [jax.ShapeDtypeStruct((1000, 2 * width), dtype), jax.ShapeDtypeStruct((1000, width), dtype)]
+        program = jax.jit(functools.partial(swiglu_gradient, grid=grid))
+        compiled = program.lower(*on_device(arguments, device)).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < 2**16, "something is copied"
