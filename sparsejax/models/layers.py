@@ -17,7 +17,8 @@ from sparsejax.config import ConfigError, ModelConfig
 
 def dense_product(x: jax.Array, kernel_KN: jax.Array) -> jax.Array:
     """``x [..., K]`` times ``[K, N]`` over one token axis: products that contract over several are slow on a CPU."""
-    return (x.reshape(-1, x.shape[-1]) @ kernel_KN).reshape(*x.shape[:-1], kernel_KN.shape[-1])
+    with jax.named_scope("dense_matmul"):
+        return (x.reshape(-1, x.shape[-1]) @ kernel_KN).reshape(*x.shape[:-1], kernel_KN.shape[-1])
 
 
 class RMSNorm(nnx.Module):

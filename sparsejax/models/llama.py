@@ -188,7 +188,8 @@ class Llama(nnx.Module):
         the gradient of a weight is whole when its layer is done, while its activations exist for one part and dense
         weights for one layer only.
         """
-        x_BTD = self.embed.embedding[...][tokens_BT].astype(self.model.compute_dtype)
+        with jax.named_scope("embedding"):
+            x_BTD = self.embed.embedding[...][tokens_BT].astype(self.model.compute_dtype)
         rotation = rotation_of(jnp.arange(tokens_BT.shape[1]), rope_frequencies(self.model))
         graphdef, *states = nnx.split(self.layers, nnx.Param, ...)
 

@@ -53,6 +53,7 @@ def loss_sums(logits_BTV: jax.Array, target_BT: jax.Array) -> LossSums:
     )
 
 
+@jax.named_scope("head_and_loss")
 def head_loss_sums(
     logits: Callable[[jax.Array], jax.Array], hidden_BTD: jax.Array, target_BT: jax.Array, *, chunk_tokens: int
 ) -> LossSums:

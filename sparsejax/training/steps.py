@@ -70,26 +70,25 @@ def make_train_step(recipe: Recipe) -> Callable[[TrainState, jax.Array, jax.Arra
     def train_step(state: TrainState, target_BT: jax.Array, rates: jax.Array) -> tuple[TrainState, Metrics]:
         grads, sums = gradient(state.params, state.topology, target_BT)
         tokens = jnp.maximum(sums.tokens, 1.0)
-        grads = jax.tree.map(lambda g: g / tokens, grads)
-        norm = optax.tree.norm(grads)
         loss = sums.nll / tokens
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        directions, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)
-        # A skipped step makes no update, so it takes no rate from the table either.
-        rate = rates[state.step - state.skipped]
-        updates = jax.tree.map(lambda direction: -rate * direction, directions)
-        params = optax.apply_updates(state.params, updates)
-
-        def keep(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-
+        with jax.named_scope("optimizer"):
+            grads = jax.tree.map(lambda g: g / tokens, grads)
+            norm = optax.tree.norm(grads)
+            finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+            directions, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)
+            # A skipped step makes no update, so it takes no rate from the table either.
+            rate = rates[state.step - state.skipped]
+            updates = jax.tree.map(lambda direction: -rate * direction, directions)
+            new = optax.apply_updates(state.params, updates), opt_state
+            old = state.params, state.opt_state
+            params, kept_opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         skip = 1 - finite.astype(jnp.int32)
         new_state = dataclasses.replace(
             state,
             step=state.step + 1,
-            params=keep(params, state.params),
+            params=params,
             topology=with_flow(state.topology, recipe.run, state.step + 1, recipe.steps),
-            opt_state=keep(opt_state, state.opt_state),
+            opt_state=kept_opt_state,
             skipped=state.skipped + skip,
             skipped_in_row=(state.skipped_in_row + skip) * skip,
         )
