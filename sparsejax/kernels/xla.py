@@ -38,8 +38,9 @@ from jax.typing import DTypeLike
 from sparsejax.kernels.implementation import Implementation, accumulation_dtype, dot
 from sparsejax.topology.blocks import BlockGrid, BlockIndex, BlockSparse
 
-# Smallest inner width U * bk of one product in the pointer form: narrower ones are dominated by the update of Y_j.
-_CHUNK_WIDTH = 128
+# Smallest inner width U * bk of one product in the pointer form: narrower ones are dominated by the update of Y_j,
+# wider ones multiply more zeros at the end of a column.
+_CHUNK_WIDTH = 64
 
 
 def feature_major(activation_TK: jax.Array, side: int) -> jax.Array:
