@@ -3,9 +3,10 @@
     python -m benchmarks.gpu_compile                # needs a CUDA plugin of jax (the ``cuda`` extra) and no GPU
     python -m benchmarks.gpu_compile --chip h100 --json compiled.json
 
-For every block and dtype the three products are compiled to PTX and by ptxas to machine code for sm_90a, with the
-shapes of the gate projection of llama-1b. A row is one kernel: registers a thread at launch, bytes spilled to local
-memory and tensor-core products (wgmma) in the code. The exit code is 1 if a kernel spills or is missing.
+For every block and dtype the three products and the block norms are compiled to PTX and by ptxas to machine code for
+sm_90a, with the shapes of the gate projection of llama-1b. A row is one kernel: registers a thread at launch, bytes
+spilled to local memory and tensor-core products (wgmma) in the code. The exit code is 1 if a kernel spills or is
+missing.
 
 This is an optional job: the plugin and the libraries it needs take more than 4 GB. A line about nvdisasm on stderr
 means that no disassembler is here, which the table does not need. The job proves that the kernels compile and fit the
@@ -31,13 +32,13 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks.measuring import table_line, write_json
 from sparsejax.hardware.chips import Chip, chip_named
-from sparsejax.kernels.api import block_matmul
+from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul
 from sparsejax.kernels.gpu_tiles import MULTIPROCESSORS, SIDES
 from sparsejax.kernels.pallas_gpu import CHIPS
 from sparsejax.models.sizes import SIZES
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, abstract_index
 
-KERNELS = ("block_columns", "block_rows", "block_values")
+KERNELS = ("block_columns", "block_rows", "block_values", "block_norms")
 _DENSITY = 0.25
 _TOKENS = 8192
 
@@ -99,18 +100,18 @@ def described_gpu(chip: Chip) -> jax.Device:
 
 
 def compile_products(chip: Chip, device: jax.Device, block: tuple[int, int], dtype: str) -> None:
-    """Compile Y, gX and gV of the gate projection of llama-1b, rounded up to whole blocks."""
+    """Compile Y, gX, gV and the block norms of the gate projection of llama-1b, rounded up to whole blocks."""
     size = SIZES["1b"]
     shape = tuple(-(-width // side) * side for width, side in zip((size.hidden, size.mlp), block, strict=True))
     grid = BlockGrid((shape[0], shape[1]), block)
-    slots = round(grid.cells * _DENSITY)
+    slots, name = round(grid.cells * _DENSITY), f"pallas_gpu@{chip.name}"
 
     def placed(tree: object) -> object:
         sharding = SingleDeviceSharding(device)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
     def loss(x_TK: jax.Array, weight: BlockSparse) -> jax.Array:
-        y_TN = block_matmul(x_TK, weight, implementation=f"pallas_gpu@{chip.name}")
+        y_TN = block_matmul(x_TK, weight, implementation=name)
         return jnp.sum(y_TN.astype(jnp.float32) ** 2)
 
     x_TK = jax.ShapeDtypeStruct((_TOKENS, grid.shape[0]), dtype)
@@ -118,6 +119,11 @@ def compile_products(chip: Chip, device: jax.Device, block: tuple[int, int], dty
     weight = BlockSparse(values, abstract_index(grid, slots), grid)
     gradients = jax.grad(lambda x, values, index: loss(x, BlockSparse(values, index, grid)), argnums=(0, 1))
     jax.jit(gradients).lower(placed(x_TK), placed(weight.values), placed(weight.index)).compile()
+
+    def norms(x_TK: jax.Array, gy_TN: jax.Array) -> jax.Array:
+        return IMPLEMENTATIONS[name].block_norms(x_TK, gy_TN, grid)
+
+    jax.jit(norms).lower(placed(x_TK), placed(jax.ShapeDtypeStruct((_TOKENS, grid.shape[1]), dtype))).compile()
 
 
 def read_reports(folder: Path, block: tuple[int, int], dtype: str) -> list[Row]:

@@ -33,7 +33,7 @@ def test_a_report_without_figures_is_an_error(tmp_path):
         gpu_compile.read_reports(tmp_path, (64, 128), "float16")
 
 
-@pytest.mark.parametrize(("spilled", "kernels", "code"), [(0, 24, 0), (8, 24, 1), (0, 23, 1)])
+@pytest.mark.parametrize(("spilled", "kernels", "code"), [(0, 32, 0), (8, 32, 1), (0, 31, 1)])
 def test_spills_and_missing_kernels_fail(monkeypatch, capsys, spilled, kernels, code):
     row = gpu_compile.Row("block_rows", (64, 64), "bfloat16", 168, spilled, 8)
     monkeypatch.setattr(gpu_compile, "compiled_rows", lambda chip, blocks, dtypes: [row] * kernels)

@@ -26,7 +26,8 @@ MULTIPROCESSORS = 132
 
 _WARPGROUPS = 2
 _STEP = 64
-_STORED = 64
+# Side of the pieces in which tiles leave the registers, through shared memory.
+STORED = 64
 _BAND_BYTES = 24 * 2**20
 # Barriers and the compiler's own scratch.
 _RESERVED_BYTES = 3 * 1024
@@ -99,10 +100,10 @@ def line_tiles(chip: Chip, grid: BlockGrid, dtype: DTypeLike, *, transposed: boo
         chip,
         grid,
         stage_bytes=(tokens + width) * _STEP * itemsize,
-        stored_bytes=_WARPGROUPS * _STORED * width * itemsize,
+        stored_bytes=_WARPGROUPS * STORED * width * itemsize,
     )
     band = max(1, _BAND_BYTES // (tokens * contracted * itemsize))
-    return LineTiles(tokens, _STEP, stages, _STORED, band)
+    return LineTiles(tokens, _STEP, stages, STORED, band)
 
 
 def value_tiles(chip: Chip, grid: BlockGrid, dtype: DTypeLike, *, tokens: int, slots: int) -> ValueTiles:
@@ -117,7 +118,7 @@ def value_tiles(chip: Chip, grid: BlockGrid, dtype: DTypeLike, *, tokens: int, s
         chip,
         grid,
         stage_bytes=(_WARPGROUPS * own + shared) * _STEP * itemsize,
-        stored_bytes=_WARPGROUPS * _STORED * _STORED * 4,
+        stored_bytes=_WARPGROUPS * STORED * STORED * 4,
     )
     return ValueTiles(_STEP, stages, _splits(chip, grid, tokens, slots))
 

@@ -18,6 +18,7 @@ What is known about them, each by a test or a command of this project:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -45,6 +46,7 @@ def implementation_for(chip: Chip) -> Implementation:
         backward=functools.partial(_backward, chip),
         unsupported=functools.partial(_unsupported, chip),
         groups=_groups,
+        block_norms=functools.partial(_block_norms, chip),
     )
 
 
@@ -80,6 +82,14 @@ def _value_gradient(chip: Chip, x_TK: jax.Array, weight: BlockSparse, gy_TN: jax
     lines = _lines(weight, along_rows=along_rows)
     gvalues = value_gradient(_whole_rows(x_TK), _whole_rows(gy_TN), lines, grid.block, tiles, along_rows=along_rows)
     return jnp.where(active_mask(weight.index, grid)[:, None, None], gvalues, 0)
+
+
+def _block_norms(chip: Chip, x_TK: jax.Array, gy_TN: jax.Array, grid: BlockGrid) -> jax.Array:
+    from sparsejax.kernels.gpu_block_norms import block_norms
+
+    tiles = value_tiles(chip, grid, x_TK.dtype, tokens=x_TK.shape[0], slots=grid.cells)
+    tiles = dataclasses.replace(tiles, splits=1)
+    return block_norms(_whole_rows(x_TK), _whole_rows(gy_TN), grid, tiles, along_rows=pairs_along_rows(grid))
 
 
 def _lines(weight: BlockSparse, *, along_rows: bool) -> Lines:

@@ -15,7 +15,7 @@ import pytest
 from sparsejax.kernels.api import block_matmul
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, gather_blocks, to_dense
 from tests.kernels.cases import Case, dense_float64, full, make_weight, scattered
-from tests.kernels.gpu_contract import CASES, check, compare, draw, exact, product_and_gradients
+from tests.kernels.gpu_contract import CASES, check, check_norms, compare, draw, exact, product_and_gradients
 
 BLOCKS = [(64, 64), (64, 128), (128, 64), (128, 128)]
 DTYPES = [jnp.bfloat16, jnp.float16]
@@ -52,6 +52,12 @@ def test_token_counts(name, tokens):
 @pytest.mark.parametrize("block", BLOCKS)
 def test_shares(name, block, axis):
     check(Case(BlockGrid((1024, 1024), block, 4, axis), scattered, free=2, tokens=520), jnp.bfloat16, name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_norms(name, block, dtype):
+    check_norms(BlockGrid((1152, 1920), block), 1000, dtype, name)
 
 
 # Gate and down of 130m and 1b (MLP widths in whole blocks), and a gate of 7b: many items a thread block, many bands.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.kernels.api import block_matmul
+from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, active_mask
 from tests.kernels.cases import (
     Case,
@@ -41,7 +41,7 @@ CASES = {
 }
 
 # Of the maximum. Y and gX are rounded to 8 bits or more; gV never is, and products of the operands are exact.
-TOLERANCES = {"y": 1e-2, "gx": 1e-2, "gvalues": 1e-5}
+TOLERANCES = {"y": 1e-2, "gx": 1e-2, "gvalues": 1e-5, "norms": 1e-5}
 
 
 def draw(shape: tuple[int, ...], seed: int, dtype: jnp.dtype) -> jax.Array:
@@ -80,6 +80,15 @@ def check(case: Case, dtype: jnp.dtype, name: str = NAME) -> None:
     free = ~np.asarray(active_mask(weight.index, weight.grid))
     assert free.sum() >= case.free * weight.grid.shards
     assert not np.any(np.asarray(gvalues)[free]), "a free slot has a gradient"
+
+
+def check_norms(grid: BlockGrid, tokens: int, dtype: jnp.dtype, name: str = NAME) -> None:
+    """``sum |x^T gy|`` of every block of the grid."""
+    x, gy = draw((tokens, grid.shape[0]), 2, dtype), draw((tokens, grid.shape[1]), 3, dtype)
+    norms = jax.jit(lambda x, gy: IMPLEMENTATIONS[name].block_norms(x, gy, grid))(x, gy)
+    gradient = np.abs(np.asarray(x, np.float64).T @ np.asarray(gy, np.float64))
+    assert norms.dtype == jnp.float32
+    compare("norms", norms, gradient.reshape(grid.rows, grid.block[0], grid.columns, grid.block[1]).sum(axis=(1, 3)))
 
 
 def compare(product: str, got: jax.Array, want: np.ndarray) -> None:

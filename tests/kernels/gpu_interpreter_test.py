@@ -18,10 +18,10 @@ from sparsejax.kernels import pallas_gpu
 from sparsejax.kernels.api import block_matmul
 from sparsejax.topology.blocks import BlockGrid
 from tests.kernels.cases import Case, dense_float64, full, make_weight, scattered
-from tests.kernels.gpu_contract import CASES, NAME, check, compare, draw
+from tests.kernels.gpu_contract import CASES, NAME, check, check_norms, compare, draw
 
-# One case a gate is enough to see the kernels work; the others are about shapes.
-IN_THE_GATE = ("small_square",)
+# gV pairs blocks of a column in the first case and of a row in the second; the others are about shapes.
+IN_THE_GATE = ("small_square", "row_shares")
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +33,12 @@ def no_races(capfd):
 
 @pytest.fixture
 def few_blocks(monkeypatch):
-    """Three thread blocks, two token tiles a band and two splits: every block has several items of several bands."""
+    """Three thread blocks, a band of one token tile, rings of two: every block turns its ring over many times."""
 
     def few(tiles, **changes):
-        return lambda *args, **kwargs: dataclasses.replace(tiles(*args, **kwargs), multiprocessors=3, **changes)
+        return lambda *args, **kwargs: dataclasses.replace(
+            tiles(*args, **kwargs), multiprocessors=3, stages=2, **changes
+        )
 
     monkeypatch.setattr(pallas_gpu, "line_tiles", few(pallas_gpu.line_tiles, band=1))
     monkeypatch.setattr(pallas_gpu, "value_tiles", few(pallas_gpu.value_tiles, splits=2))
@@ -45,6 +47,12 @@ def few_blocks(monkeypatch):
 @pytest.mark.parametrize("case", IN_THE_GATE)
 def test_thread_blocks_with_several_items(case, few_blocks):
     check(CASES[case], jnp.bfloat16)
+
+
+# A row of three: the third has no partner. Columns of three likewise.
+@pytest.mark.parametrize("shape", [(128, 384), pytest.param((384, 128), marks=pytest.mark.slow)])
+def test_block_norms(shape):
+    check_norms(BlockGrid(shape, (64, 128)), 100, jnp.bfloat16)
 
 
 @pytest.mark.slow

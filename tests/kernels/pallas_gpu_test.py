@@ -31,7 +31,7 @@ SMALL = Case(BlockGrid((256, 256), (64, 64)), scattered, free=1, tokens=8)
 def kernels_in(function, *arguments) -> list[str]:
     """Names of the Mosaic GPU kernels in the program lowered for CUDA."""
     text = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
-    names = ("block_columns", "block_rows", "block_values")
+    names = ("block_columns", "block_rows", "block_values", "block_norms")
     calls = [line for line in text.splitlines() if "custom_call" in line and "mosaic_gpu" in line]
     return [next(name for name in names if f"@{name}" in line or name in line) for line in calls]
 
@@ -85,6 +85,13 @@ def test_three_kernels_lower_for_cuda(case):
     x = draw((CASES[case].tokens, weight.grid.shape[0]), 2, jnp.bfloat16)
     found = kernels_in(jax.grad(loss, argnums=(0, 1)), x, weight.values, weight)
     assert sorted(found) == ["block_columns", "block_rows", "block_values"]
+
+
+@pytest.mark.parametrize("block", [(64, 128), (128, 64)])
+def test_block_norms_lower_for_cuda(block):
+    grid = BlockGrid((256, 384), block)
+    x, gy = draw((100, 256), 2, jnp.float16), draw((100, 384), 3, jnp.float16)
+    assert kernels_in(lambda x, gy: IMPLEMENTATIONS[NAME].block_norms(x, gy, grid), x, gy) == ["block_norms"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.kernels.gpu_values import pairs_of
+from sparsejax.kernels.gpu_pairs import pairs_of
 from sparsejax.kernels.lines import Lines, column_lines, row_lines
 from tests.kernels.cases import CASES, make_weight
 
