@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from benchmarks.measuring import Times, conditions, interleaved, table_line, write_json
+from benchmarks.measuring import Times, conditions, interleaved, shared_conditions, table_line, write_json
 from benchmarks.products import PRODUCTS, Operands, Timed, compiled, draw, layer_shape, product_of, with_blocks
 from sparsejax.config import ConfigError
 from sparsejax.hardware.chips import chip_for
@@ -39,18 +39,26 @@ _PORTABLE = tuple(name for name in IMPLEMENTATIONS if "@" not in name)
 _IMPLEMENTATIONS = {"cpu": ("xla", "transient"), "gpu": ("pallas_gpu", "transient"), "tpu": ("pallas_tpu", "transient")}
 _CALLS = {"cpu": 1, "gpu": 100, "tpu": 100}
 
-# What docs/PERFORMANCE.md shows: the flags of the runs that make up one table.
+# The flags of the runs that make up one table: "cpu" and "gpu" of docs/PERFORMANCE.md, "auto" of kernels/auto.py.
 PRESETS = {
     "cpu": (
-        "--balance column --density 0.5 0.25 0.125 0.0625 --product forward dx dv both --implementation xla",
-        "--balance none --density 0.5 0.25 0.125 0.0625 --product both --implementation xla",
-        "--layer 60m/attention.q 130m/attention.q 350m/mlp.gate --tokens 1024 --density 0.25 --product both",
+        "--balance column --product forward dx dv both --implementation xla",
+        "--balance none --product both --implementation xla",
+        "--layer 60m/attention.q 130m/mlp.gate 350m/mlp.gate 1b/mlp.down --tokens 1024 --balance column --product both"
+        " --density 0.25 --implementation xla transient",
     ),
     "gpu": (
-        "--shape 2048 5504 --tokens 8192 --dtype bfloat16 --density 0.5 0.25 0.125 0.0625",
+        "--shape 2048 5504 --tokens 8192 --dtype bfloat16",
         "--layer 1b/attention.q 1b/mlp.down 7b/attention.q 7b/mlp.gate 7b/mlp.down --tokens 8192 --dtype bfloat16"
-        " --density 0.5 0.25 0.125 0.0625 --product forward both",
+        " --product forward both",
         "--layer 60m/mlp.gate 130m/mlp.gate 350m/mlp.gate --tokens 8192 --dtype bfloat16 --density 0.25 --product both",
+    ),
+    "auto": tuple(
+        f"--shape {side} {side} --tokens {tokens} --block {block} {block} --balance {balance} --product both"
+        " --density 0.5 0.25 0.125 --implementation xla"
+        for side, tokens in ((2048, 2048), (512, 1024))
+        for block in (16, 32, 64, 128)
+        for balance in ("none", "column")
     ),
 }
 
@@ -81,7 +89,7 @@ class Row:
 def parse_arguments(argv: Sequence[str] | None = None) -> list[argparse.Namespace]:
     """The runs that the command line asks for, those of a preset or one; argparse exits with 2 on a bad flag."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=tuple(PRESETS), help="the runs of docs/PERFORMANCE.md instead of one")
+    parser.add_argument("--preset", choices=tuple(PRESETS), help="the runs of one of our tables")
     parser.add_argument("--layer", nargs="+", default=(), metavar="SIZE/KIND", help="for example 1b/mlp.gate")
     parser.add_argument("--shape", type=int, nargs=2, default=(2048, 2048), metavar=("K", "N"))
     parser.add_argument("--tokens", type=int, default=2048)
@@ -97,7 +105,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> list[argparse.Namespac
     arguments = parser.parse_args(argv)
     if arguments.preset is None:
         return [_checked(parser, arguments)]
-    rest = ["--repetitions", str(arguments.repetitions), "--json", arguments.json]
+    rest = ["--repetitions", str(arguments.repetitions), "--json", arguments.json, "--preset", arguments.preset]
     runs = [parser.parse_args([*shlex.split(flags), *rest]) for flags in PRESETS[arguments.preset]]
     return [_checked(parser, run) for run in runs]
 
@@ -196,8 +204,7 @@ def _cells(row: Row) -> list[str]:
 def main() -> None:
     """Print a Markdown table; write the JSON file if asked to."""
     runs = parse_arguments()
-    for arguments in runs:
-        print(" ".join(f"{name}={value}" for name, value in conditions(arguments).items()))
+    print(" ".join(f"{name}={value}" for name, value in shared_conditions(runs).items()))
     columns = ("layer", "block", "balance", "product", "density", "implementation", "median ms", "spread", "over dense")
     columns += ("fastest", "processor", "executed TFLOP/s", "floor ms", "temporaries MB")
     print(table_line(columns))

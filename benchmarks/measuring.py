@@ -63,6 +63,12 @@ def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def shared_conditions(runs: Sequence[argparse.Namespace]) -> dict[str, Any]:
+    """The conditions that all runs of one table have in common: what is printed above it."""
+    every = [conditions(run) for run in runs]
+    return {name: value for name, value in every[0].items() if all(run[name] == value for run in every)}
+
+
 def write_json(path: str, conditions: Mapping[str, Any], rows: Sequence[Any]) -> None:
     """Write conditions and rows (dataclasses) to ``path``; nothing if it is empty."""
     if path:

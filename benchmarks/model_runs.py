@@ -31,8 +31,13 @@ def recipe(
     remat: str,
     target: Target,
     grow: str = "random",
+    layers: int | None = None,
+    implementation: str = "auto",
 ) -> Recipe:
-    """SMET on a published size; ``density`` 1 is the dense twin with the widths that ``block`` asks for."""
+    """SMET on a published size; ``density`` 1 is the dense twin with the widths that ``block`` asks for.
+
+    With ``layers`` the model has so many instead of the published number.
+    """
     shape = SIZES[size]
     model = ModelConfig(
         size=size,
@@ -41,7 +46,7 @@ def recipe(
         heads=shape.heads,
         kv_heads=shape.heads,
         head_dim=shape.hidden // shape.heads,
-        layers=shape.layers,
+        layers=shape.layers if layers is None else layers,
         rope_base=1e4,
         rope_scaling="none",
         rope_factor=1.0,
@@ -54,7 +59,7 @@ def recipe(
         init="normal",
         compute_dtype=compute_dtype,
         remat=remat,
-        implementation="auto",
+        implementation=implementation,
         attention="auto",
     )
     topology = _topology(density, block, balance, grow)

@@ -44,11 +44,21 @@ def test_kernels(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.count("\n") == 3 + len(document["rows"])
 
 
-def test_layers_are_named_after_sizes_and_presets_are_legal_flags():
+def test_layers_are_named_after_sizes():
     assert products.layer_shape("1b/mlp.down", (128, 128)) == (5504, 2048)
     assert products.layer_shape("7b/attention.q", (128, 128)) == (4096, 4096)
-    runs = kernels.parse_arguments(["--preset", "cpu", "--repetitions", "2"])
-    assert len(runs) == len(kernels.PRESETS["cpu"]) and {run.repetitions for run in runs} == {2}
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+@pytest.mark.parametrize("module", [kernels, step])
+def test_presets_are_legal_flags(module, preset, monkeypatch):
+    # A machine without a GPU cannot run the GPU's kernels, but it can read the flags.
+    monkeypatch.setattr(kernels, "_checked", lambda parser, arguments: arguments)
+    runs = module.parse_arguments(["--preset", preset, "--repetitions", "2"])
+    assert len(runs) == len(module.PRESETS[preset])
+    assert {(run.preset, run.repetitions) for run in runs} == {(preset, 2)}
+    shared = measuring.shared_conditions(runs)
+    assert shared["preset"] == preset and "machine" in shared and len(shared) < len(measuring.conditions(runs[0]))
 
 
 @pytest.mark.parametrize("product", products.PRODUCTS)
@@ -88,6 +98,7 @@ def test_step(monkeypatch, tmp_path, tiny_size):
     run(step, monkeypatch, *flags, "--json", tmp_path / "rows.json")
     twin, sparse = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert (twin["density"], twin["over_twin"]) == (1.0, 1.0) and sparse["density"] == 0.5
+    assert sparse["state_bytes"] < twin["state_bytes"] and sparse["tokens"] == 8
 
 
 @pytest.mark.parametrize(
