@@ -20,28 +20,44 @@ Block = tuple[int, int]
 # Kernels for accelerators: in IMPLEMENTATIONS once for every chip that they have tiles for.
 KERNELS = ("pallas_tpu", "pallas_gpu")
 
-# Time of xla over time of the dense product, forward + backward, by platform, balance, block and density.
+# Time of xla over time of the dense product, forward + backward, by platform and balance, then by side of a square
+# weight, block and density.
 #
-# cpu: `python -m benchmarks.kernels --block <b> <b> --balance <balance> --implementation xla --product both
-# --repetitions 3`, 2048 x 2048, 2048 tokens, float32, medians of wall clock; 2 cores of an Intel Sapphire Rapids
-# server, jax 0.10.2. Cells above 0.9 could go either way.
+# cpu: `python -m benchmarks.kernels --preset auto`: 2048 tokens at side 2048, 1024 at side 512, float32, medians of
+# wall clock; one core of an Intel Sapphire Rapids server, jax 0.10.2. Cells above 0.9 could go either way.
 #
-# gpu and tpu have no rows: without a kernel of their own, loops of small products and gathers of activation slabs
-# lose to one dense product on both (estimated at 0.85 of dense or worse before launch costs), so they get transient.
-XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[Block, Mapping[float, float]]] = {
+# gpu and tpu have no rows: loops of small products and gathers of activation slabs lose to one dense product on both
+# (estimated at 0.85 of dense or worse before launch costs), so without a kernel of their own they get transient.
+XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[int, Mapping[Block, Mapping[float, float]]]] = {
     ("cpu", "none"): {
-        (32, 32): {0.5: 1.63, 0.25: 0.92, 0.125: 0.69},
-        (128, 128): {0.5: 1.45, 0.25: 0.57, 0.125: 0.39},
+        512: {
+            (16, 16): {0.5: 1.39, 0.25: 0.77, 0.125: 0.55},
+            (32, 32): {0.5: 1.04, 0.25: 0.63, 0.125: 0.41},
+            (64, 64): {0.5: 1.00, 0.25: 0.48, 0.125: 0.33},
+            (128, 128): {0.5: 0.81, 0.25: 0.48, 0.125: 0.34},
+        },
+        2048: {
+            (16, 16): {0.5: 1.37, 0.25: 0.73, 0.125: 0.44},
+            (32, 32): {0.5: 1.09, 0.25: 0.59, 0.125: 0.33},
+            (64, 64): {0.5: 0.89, 0.25: 0.49, 0.125: 0.30},
+            (128, 128): {0.5: 0.74, 0.25: 0.40, 0.125: 0.24},
+        },
     },
     ("cpu", "column"): {
-        (32, 32): {0.5: 1.39, 0.25: 0.72, 0.125: 0.45},
-        (128, 128): {0.5: 0.82, 0.25: 0.54, 0.125: 0.37},
+        512: {
+            (16, 16): {0.5: 1.24, 0.25: 0.63, 0.125: 0.40},
+            (32, 32): {0.5: 0.93, 0.25: 0.57, 0.125: 0.35},
+            (64, 64): {0.5: 0.82, 0.25: 0.48, 0.125: 0.32},
+            (128, 128): {0.5: 0.83, 0.25: 0.45, 0.125: 0.27},
+        },
+        2048: {
+            (16, 16): {0.5: 1.39, 0.25: 0.76, 0.125: 0.41},
+            (32, 32): {0.5: 1.07, 0.25: 0.58, 0.125: 0.35},
+            (64, 64): {0.5: 0.88, 0.25: 0.50, 0.125: 0.36},
+            (128, 128): {0.5: 0.70, 0.25: 0.39, 0.125: 0.26},
+        },
     },
 }
-
-# Narrower weights get transient: at 1024 tokens, block 32 and density 0.25, xla took 1.35 (any topology) and 1.02
-# (balanced) of the dense product at 512 x 512, and 1.30 and 1.05 at 512 x 1376, on the machine of the table.
-_SMALLEST_SIDE = 1024
 
 # Below this ratio xla is chosen; above it transient, whose time is that of the dense product give or take 5 %.
 _WORTHWHILE = 0.95
@@ -64,9 +80,9 @@ def resolve(implementation: str, *, target: Target, grid: BlockGrid, density: fl
     Returns:
       A key of ``IMPLEMENTATIONS``; for a kernel with the chip, for example ``"pallas_tpu@v5e"``.
 
-    Under ``"auto"`` a block that was not measured counts as the largest measured one that fits inside it, a density
-    as the next higher measured one (one up to a tenth below it still counts, because counts are rounded to whole
-    blocks); without such a cell, and for a weight with a side under 1024, the answer is ``"transient"``.
+    Under ``"auto"`` a weight that was not measured counts as the widest measured one that fits inside it, a block
+    likewise, a density as the next higher measured one (one up to a tenth below it still counts, because counts are
+    rounded to whole blocks); without such a cell the answer is ``"transient"``.
 
     Raises:
       ConfigError: the implementation is unknown, has no tiles for the chip, or does not support grid or dtype.
@@ -92,10 +108,14 @@ def _no_such(implementation: str, target: Target) -> str:
 
 
 def _measured_best(target: Target, grid: BlockGrid, density: float) -> str:
-    measured = XLA_OVER_DENSE.get((target.platform, grid.balance), {})
-    fitting = [block for block in measured if block[0] <= grid.block[0] and block[1] <= grid.block[1]]
-    if grid.unstructured or not fitting or min(grid.shape) < _SMALLEST_SIDE:
+    by_side = XLA_OVER_DENSE.get((target.platform, grid.balance), {})
+    sides = [side for side in by_side if side <= min(grid.shape)]
+    if grid.unstructured or not sides:
         return "transient"
-    by_density = measured[max(fitting, key=lambda block: (block[0] * block[1], block))]
+    by_block = by_side[max(sides)]
+    fitting = [block for block in by_block if block[0] <= grid.block[0] and block[1] <= grid.block[1]]
+    if not fitting:
+        return "transient"
+    by_density = by_block[max(fitting, key=lambda block: (block[0] * block[1], block))]
     cells = [(d, ratio) for d, ratio in by_density.items() if d >= density / _ROUNDED_BLOCKS]
     return "xla" if cells and min(cells)[1] < _WORTHWHILE else "transient"

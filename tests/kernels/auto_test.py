@@ -10,8 +10,11 @@ from sparsejax.kernels import auto
 from sparsejax.topology.blocks import BlockGrid
 
 TABLE = {
-    ("cpu", "none"): {(16, 16): {0.5: 1.3, 0.25: 0.8}, (128, 128): {0.5: 0.7, 0.25: 0.4}},
-    ("cpu", "column"): {(16, 16): {0.5: 0.9}},
+    ("cpu", "none"): {
+        512: {(16, 16): {0.25: 1.2}, (128, 128): {0.25: 0.9}},
+        1024: {(16, 16): {0.5: 1.3, 0.25: 0.8}, (128, 128): {0.5: 0.7, 0.25: 0.4}},
+    },
+    ("cpu", "column"): {1024: {(16, 16): {0.5: 0.9}}},
 }
 
 
@@ -50,9 +53,18 @@ def test_balance_and_platform_have_their_own_cells():
     assert resolved((128, 128), 0.25, target=Target("gpu", "h200")) == "transient"
 
 
-def test_narrow_weights_get_transient():
-    grid = BlockGrid((1024, 512), (128, 128))
-    assert auto.resolve("auto", target=CPU, grid=grid, density=0.25, dtype="float32") == "transient"
+@pytest.mark.parametrize(
+    ("shape", "block", "want"),
+    [
+        ((2048, 4096), (16, 16), "xla"),  # wider than anything measured: the widest
+        ((4096, 768), (16, 16), "transient"),  # between sides: the narrower one, and the narrower side decides
+        ((768, 4096), (128, 128), "xla"),
+        ((256, 4096), (128, 128), "transient"),  # narrower than anything measured
+    ],
+)
+def test_weights_are_looked_up_by_their_narrower_side(shape, block, want):
+    grid = BlockGrid(shape, block)
+    assert auto.resolve("auto", target=CPU, grid=grid, density=0.25, dtype="float32") == want
 
 
 def test_a_name_is_returned_as_it_is_or_refused_in_one_line():
