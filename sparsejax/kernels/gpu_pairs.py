@@ -35,9 +35,12 @@ Finish = Callable[[jax.Array, jax.Array, jax.Array, Ref, Ref], None]
 
 
 class Pairs(NamedTuple):
-    """Pairs of neighbouring entries; only the first ``total`` exist. A pair of one has ``second == first``."""
+    """Pairs of neighbouring entries, line by line. A pair of one has ``second == first``.
 
-    total: jax.Array  # [1]
+    ``stops[l]`` is the number of pairs up to and with line l; ``stops[-1]`` of the P pairs exist.
+    """
+
+    stops: jax.Array  # [L]
     line: jax.Array  # [P]
     first: jax.Array  # [P]
     second: jax.Array  # [P]
@@ -48,14 +51,15 @@ class Pairs(NamedTuple):
 def pairs_of(lines: Lines) -> Pairs:
     """Every line cut into pairs from its start."""
     counts = lax.div(lines.stop - lines.start + 1, jnp.int32(2))
-    stops = jnp.cumsum(counts)
+    stops = jnp.cumsum(counts, dtype=jnp.int32)
     # A line of c entries has (c + 1) // 2 pairs, so all lines together have at most this many.
     pair = jnp.arange((lines.slot.size + lines.start.size) // 2, dtype=jnp.int32)
-    line = jnp.searchsorted(stops, pair, side="right").astype(jnp.int32)
+    # Compared with all, because a binary search is a loop of small kernels.
+    line = jnp.searchsorted(stops, pair, side="right", method="compare_all").astype(jnp.int32)
     line = jnp.minimum(line, lines.start.size - 1)
     first = lines.start[line] + 2 * (pair - (stops - counts)[line])
     second = jnp.minimum(first + 1, lines.stop[line] - 1)
-    return Pairs(stops[-1:].astype(jnp.int32), line, first, second, lines.slot, lines.place)
+    return Pairs(stops, line, first, second, lines.slot, lines.place)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +149,7 @@ class _ThreadBlock:
     @property
     def total(self) -> jax.Array:
         """How many pairs exist."""
-        return self.pairs.total[0]
+        return self.pairs.stops[self.pairs.stops.shape[0] - 1]
 
     def _split_and_pair(self, item: jax.Array) -> tuple[jax.Array, jax.Array]:
         split = lax.div(item, self.total)

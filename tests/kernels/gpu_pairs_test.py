@@ -17,7 +17,7 @@ def test_pairs_drawn():
     start, stop = jnp.array([0, 3, 3, 5], jnp.int32), jnp.array([3, 3, 4, 7], jnp.int32)
     entries = jnp.arange(8, dtype=jnp.int32)
     pairs = pairs_of(Lines(start, stop, entries, entries))
-    assert pairs.total.tolist() == [4]
+    assert pairs.stops.tolist() == [2, 2, 3, 4]
     assert pairs.line[:4].tolist() == [0, 0, 2, 3]
     assert pairs.first[:4].tolist() == [0, 2, 3, 5]
     assert pairs.second[:4].tolist() == [1, 2, 3, 6]
@@ -29,7 +29,7 @@ def test_every_active_block_is_in_one_pair(case, lines_of):
     weight = make_weight(CASES[case], seed=1)
     lines = jax.jit(lines_of, static_argnums=1)(weight.index, weight.grid)
     pairs = jax.jit(pairs_of)(lines)
-    total = int(pairs.total[0])
+    total = int(pairs.stops[-1])
     assert total <= pairs.line.size
     first, second = (np.asarray(entries)[:total] for entries in (pairs.first, pairs.second))
     visited = np.concatenate([first, second[second > first]])
