@@ -5,6 +5,7 @@ Needs libtpu (the ``tpu`` extra) and no TPU. Its lock allows one process of a ho
 
 from __future__ import annotations
 
+import functools
 import os
 
 import jax
@@ -17,6 +18,8 @@ from sparsejax.hardware.chips import Chip
 _SMALLEST = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1"}
 
 
+# Two descriptions of one topology are two sets of devices to JAX, and a program has one.
+@functools.cache
 def described_device(chip: Chip) -> jax.Device:
     """A device of that TPU to compile for; it holds no arrays and runs nothing.
 

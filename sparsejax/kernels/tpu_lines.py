@@ -2,9 +2,9 @@
 
 Axes: T tokens, t tokens of a panel, A width of the activations, s width of a line, c width of a block across lines.
 
-The grid is (token panels, lines). A panel ``[t, A]`` of the activations stays in VMEM while all lines pass over it,
-and all values stay there for the whole product: nothing is read twice. A grid step makes the output tile ``[t, s]``
-of one line as a product over its blocks, joined along the contraction:
+The grid is (token panels, groups of lines). A panel ``[t, A]`` of the activations stays in VMEM while all lines pass
+over it, and all values stay there for the whole product: nothing is read twice. A grid step makes the outputs of a
+few lines, one after another, each ``[t, s]`` a product over the line's blocks, joined along the contraction:
 
     tile = [panel[:, place_1] .. panel[:, place_r]] [V_1; ..; V_r]        [t, r c] x [r c, s]
 
@@ -18,6 +18,7 @@ and are cut off by the copy out.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -51,12 +52,12 @@ def line_product(
     panels = pl.cdiv(T, tiles.tokens)
     grid_spec = pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=4,
-        grid=(panels, count),
+        grid=(panels, pl.cdiv(count, tiles.lines)),
         in_specs=[
-            pl.BlockSpec((tiles.tokens, A), lambda i, _line, *_: (i, 0)),
+            pl.BlockSpec((tiles.tokens, A), lambda i, _group, *_: (i, 0)),
             pl.BlockSpec(memory_space=pltpu.VMEM),
         ],
-        out_specs=pl.BlockSpec((tiles.tokens, side), lambda i, line, *_: (i, line)),
+        out_specs=pl.BlockSpec((tiles.tokens, tiles.lines * side), lambda i, group, *_: (i, group)),
         scratch_shapes=[pltpu.VMEM((tiles.tokens, side), jnp.float32)],
     )
     size = x_TA.dtype.itemsize
@@ -65,7 +66,7 @@ def line_product(
         bytes_accessed=(x_TA.size + values.size + T * count * side) * size,
         transcendentals=0,
     )
-    kernel = functools.partial(_kernel, unroll=min(tiles.unroll, max(1, A // across)), across=across, by_row=by_row)
+    kernel = functools.partial(_kernel, tiles=tiles, count=count, block=(bk, bn), by_row=by_row)
     return pl.pallas_call(
         kernel,
         grid_spec=grid_spec,
@@ -78,6 +79,15 @@ def line_product(
     )(*lines, x_TA, values)
 
 
+def one_of(case: jax.Array, bodies: Sequence[Callable[[], None]]) -> None:
+    """Run ``bodies[case]``; halving finds it in fewer branches than the chain of comparisons of ``lax.switch``."""
+    if len(bodies) == 1:
+        bodies[0]()
+        return
+    middle = len(bodies) // 2
+    lax.cond(case < middle, lambda: one_of(case, bodies[:middle]), lambda: one_of(case - middle, bodies[middle:]))
+
+
 def _kernel(
     start_ref: jax.Ref,
     stop_ref: jax.Ref,
@@ -88,13 +98,13 @@ def _kernel(
     y_ref: jax.Ref,
     sum_ref: jax.Ref,
     *,
-    unroll: int,
-    across: int,
+    tiles: LineTiles,
+    count: int,
+    block: tuple[int, int],
     by_row: bool,
 ) -> None:
-    line = pl.program_id(1)
-    first = start_ref[line]
-    count = stop_ref[line] - first
+    (side, across), unroll = (block if by_row else block[::-1]), tiles.unroll
+    group = pl.program_id(1) * tiles.lines
 
     def product(entry: jax.Array, blocks: int) -> jax.Array:
         """The sum over ``blocks`` consecutive entries, ``[t, s]`` float32."""
@@ -108,25 +118,32 @@ def _kernel(
             preferred_element_type=jnp.float32,
         )
 
-    # All but the last 1 to `unroll` blocks of a long line.
-    whole = lax.div(jnp.maximum(count - 1, 0), unroll)
-    summed = whole > 0
+    def make_line(i: jax.Array, carry: None) -> None:
+        first = start_ref[group + i]
+        blocks = stop_ref[group + i] - first
+        here = pl.ds(pl.multiple_of(i * side, side), side)
+        # All but the last 1 to `unroll` blocks of a long line.
+        whole = lax.div(jnp.maximum(blocks - 1, 0), unroll)
+        summed = whole > 0
 
-    @pl.when(summed)
-    def _sum_whole_products() -> None:
-        sum_ref[...] = product(first, unroll)
+        @pl.when(summed)
+        def _sum_whole_products() -> None:
+            sum_ref[...] = product(first, unroll)
 
-        def add(i: jax.Array, carry: None) -> None:
-            sum_ref[...] += product(first + i * unroll, unroll)
-            return carry
+            def add(j: jax.Array, carry: None) -> None:
+                sum_ref[...] += product(first + j * unroll, unroll)
+                return carry
 
-        lax.fori_loop(1, whole, add, None)
+            lax.fori_loop(1, whole, add, None)
 
-    def end_with(blocks: int) -> None:
-        if blocks == 0:
-            y_ref[...] = jnp.zeros_like(y_ref)
-            return
-        last = product(first + whole * unroll, blocks)
-        y_ref[...] = jnp.where(summed, sum_ref[...] + last, last).astype(y_ref.dtype)
+        def end_with(blocks: int) -> None:
+            if blocks == 0:
+                y_ref[:, here] = jnp.zeros(sum_ref.shape, y_ref.dtype)
+                return
+            last = product(first + whole * unroll, blocks)
+            y_ref[:, here] = jnp.where(summed, sum_ref[...] + last, last).astype(y_ref.dtype)
 
-    lax.switch(count - whole * unroll, [functools.partial(end_with, blocks) for blocks in range(unroll + 1)])
+        one_of(blocks - whole * unroll, [functools.partial(end_with, n) for n in range(unroll + 1)])
+        return carry
+
+    lax.fori_loop(0, jnp.minimum(tiles.lines, count - group), make_line, None)

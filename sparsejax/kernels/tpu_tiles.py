@@ -5,8 +5,7 @@ panel of ``tokens`` whole rows of the activations, one output tile, and the valu
 gradient (``tpu_values.py``) holds panels of both activations and the sums of ``slots`` blocks.
 
 Long panels are what makes blocks of 128 cheap: the fixed cost of a line (branch, copies in and out, filling the
-matrix units) is paid once for all its tokens. The compiler's schedule at 4 blocks a line on v5e: 181 bundles a unit
-with 512 tokens, 150 with 1024 (``benchmarks/tpu_schedule.py``).
+matrix units) is paid once for all its tokens (``benchmarks/tpu_schedule.py`` counts it).
 """
 
 from __future__ import annotations
@@ -27,9 +26,12 @@ _USABLE_SMEM_BYTES = 800 * 2**10
 LANES = 128
 # Two inputs and outputs a panel: one in use, one on its way.
 _BUFFERS = 2
-_PANELS = (1024, 512, 256, 128)
-# The widest contraction of one matrix product: past it the schedule gains nothing, and the program grows.
-_CONTRACTION = 1024
+_PANELS = (2048, 1536, 1024, 768, 512, 384, 256, 128)
+_SHORT_PANEL = 512
+# Most blocks in one matrix product: 8 gain a few per cent over two times 4, and the program has a product of each size.
+_UNROLL = 4
+# Outputs of a grid step: many, to pay for the step's own bookkeeping, but never at the cost of a shorter panel.
+_OUTPUTS = (2048, 1024, 512, LANES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +40,13 @@ class LineTiles:
 
     Attributes:
       tokens: rows of the activation panel.
+      lines: lines whose outputs one grid step makes.
       unroll: most blocks of a line that one matrix product contracts over.
       vmem_bytes: what the kernel holds, the limit it is compiled under.
     """
 
     tokens: int
+    lines: int
     unroll: int
     vmem_bytes: int
 
@@ -72,15 +76,15 @@ def line_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTyp
     """
     size, (bk, bn) = jnp.dtype(dtype).itemsize, grid.block
     (wide, across), (side, contracted) = (grid.shape[::-1], (bk, bn)) if by_row else (grid.shape, (bn, bk))
-    unroll = max(1, _CONTRACTION // contracted)
+    unroll = min(_UNROLL, wide // contracted)
     values, smallest = slots * bk * bn * size, 0
     for panel in _panels(tokens, size):
-        copied = _BUFFERS * panel * (wide + side) * size
         # The gathered operand of one product, its sum and the running sum.
         working = panel * unroll * contracted * size + 2 * panel * side * 4
-        smallest = values + copied + working
-        if smallest <= usable_vmem(chip):
-            return LineTiles(panel, unroll, smallest)
+        for lines in (max(1, min(outputs, across) // side) for outputs in _OUTPUTS):
+            smallest = values + _BUFFERS * panel * (wide + lines * side) * size + working
+            if smallest <= usable_vmem(chip):
+                return LineTiles(panel, lines, unroll, smallest)
     raise ConfigError(
         f"model.implementation=pallas_tpu: {wide} x {across} with {slots} blocks of {bk}x{bn} needs "
         f"{smallest / 2**20:.0f} MiB of VMEM and {chip.name} has {usable_vmem(chip) / 2**20:.0f}; lower the density, "
@@ -89,23 +93,28 @@ def line_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTyp
 
 
 def value_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike) -> ValueTiles:
-    """The longest panels that fit beside the sums of all blocks, or of as many as fit beside short panels.
+    """The longest panels beside the sums of all blocks; where only short ones fit, several passes with longer panels.
+
+    A pass reads and turns the activations again, and a product over few tokens is mostly overhead: a panel of 512 is
+    worth more passes, a longer one is not.
 
     Raises:
-      ConfigError: not even one column's product fits.
+      ConfigError: not even the shortest panels fit beside one product.
     """
     size, (bk, bn), (K, N) = jnp.dtype(dtype).itemsize, grid.block, grid.shape
-    unroll, a_sum = max(1, _CONTRACTION // 2 // bk), bk * bn * 4
-    budget, needed = usable_vmem(chip), 0
+    unroll, a_sum = min(_UNROLL, K // bk), bk * bn * 4
+    budget, needed, fitting = usable_vmem(chip), 0, []
     for panel in _panels(tokens, size):
-        # Both panels twice, the transposed one, the gathered operand of one product and its result.
+        # Both panels twice, the turned one, the gathered operand of one product and its result.
         held = panel * (_BUFFERS * (K + N) + K + unroll * bk) * size + unroll * a_sum
         needed = held + _BUFFERS * unroll * a_sum
-        groups = -(-slots * _BUFFERS * a_sum // max(1, budget - held))
-        # Every pass reads the activations again: more than a few passes cost more than a shorter panel does.
-        if held < budget and (groups <= 4 or panel == _panels(tokens, size)[-1]) and needed <= budget:
-            slots_a_pass = -(-slots // groups)
-            return ValueTiles(panel, unroll, slots_a_pass, held + _BUFFERS * slots_a_pass * a_sum)
+        if needed <= budget:
+            passes = -(-slots * _BUFFERS * a_sum // (budget - held))
+            slots_a_pass = -(-slots // passes)
+            tiles = ValueTiles(panel, unroll, slots_a_pass, held + _BUFFERS * slots_a_pass * a_sum)
+            fitting.append((panel < min(tokens, _SHORT_PANEL), passes, -panel, tiles))
+    if fitting:
+        return min(fitting, key=lambda choice: choice[:3])[3]
     raise ConfigError(
         f"model.implementation=pallas_tpu: the gradient of {K} x {N} in blocks of {bk}x{bn} needs "
         f"{needed / 2**20:.0f} MiB of VMEM and {chip.name} has {budget / 2**20:.0f}; shard the weight or use transient"

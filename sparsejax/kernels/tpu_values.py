@@ -110,7 +110,11 @@ def _kernel(
 
     @pl.when(panel == 0)
     def _start_from_zero() -> None:
-        gvalues_ref[...] = jnp.zeros_like(gvalues_ref)
+        def clear(slot: jax.Array, carry: None) -> None:
+            gvalues_ref[slot] = jnp.zeros(block, jnp.float32)
+            return carry
+
+        lax.fori_loop(0, tiles.slots, clear, None)
 
     def counted(activation: jax.Array) -> jax.Array:
         """Zero past the last token: what lies there is not data, and a contraction would take it in."""
@@ -119,7 +123,12 @@ def _kernel(
         rows = jnp.where(panel == pl.num_programs(1) - 1, tail, tiles.tokens)
         return jnp.where(lax.broadcasted_iota(jnp.int32, activation.shape, 0) < rows, activation, 0)
 
-    turned_ref[...] = counted(x_ref[...]).T
+    def turn(row: jax.Array, carry: None) -> None:
+        here = pl.ds(pl.multiple_of(row * bk, bk), bk)
+        turned_ref[here, :] = counted(x_ref[:, here]).T
+        return carry
+
+    lax.fori_loop(0, x_ref.shape[1] // bk, turn, None)
 
     def add_product(column: jax.Array, slot: jax.Array, blocks: int) -> None:
         rows = [pl.multiple_of(place_ref[slot + i] * bk, bk) for i in range(blocks)]
