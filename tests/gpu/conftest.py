@@ -1,7 +1,8 @@
 """Tests that need a Hopper GPU: ``make test-gpu``, or ``python -m pytest --confcutdir=tests/gpu tests/gpu``.
 
-They need jax with CUDA, flax, numpy and pytest, nothing else of this project's dependencies. The gate does not collect
-them, and the settings of the gate (tests/conftest.py), which hide every accelerator, do not reach them.
+They need jax with CUDA, absl-py (which Mosaic GPU imports), numpy and pytest, nothing else of this project's
+dependencies. The gate does not collect them, and its settings (tests/conftest.py), which hide every accelerator, do not
+reach them.
 """
 
 from __future__ import annotations

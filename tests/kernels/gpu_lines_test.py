@@ -13,7 +13,8 @@ from sparsejax.kernels.lines import Lines
 
 def test_the_longest_line_comes_first():
     start, stop = jnp.array([0, 2, 2, 6], jnp.int32), jnp.array([2, 2, 6, 7], jnp.int32)
-    schedule = longest_first(Lines(start, stop, jnp.arange(8, dtype=jnp.int32), jnp.arange(8, dtype=jnp.int32)))
+    entries = np.arange(8, dtype=np.int32)
+    schedule = jax.jit(longest_first)(Lines(start, stop, entries, entries))
     assert schedule.line.tolist() == [2, 0, 3, 1]
     assert schedule.first.tolist() == [2, 0, 6, 2]
     assert schedule.length.tolist() == [4, 2, 1, 0]
@@ -21,7 +22,7 @@ def test_the_longest_line_comes_first():
 
 def visited(lines: int, tiles: int, band: int) -> list[tuple[int, int]]:
     items = jnp.arange(lines * tiles, dtype=jnp.int32)
-    each = jax.vmap(lambda item: place_and_tile(item, lines, tiles, band))(items)
+    each = jax.jit(jax.vmap(lambda item: place_and_tile(item, lines, tiles, band)))(items)
     return list(zip(*(np.asarray(x).tolist() for x in each), strict=True))
 
 

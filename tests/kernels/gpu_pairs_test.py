@@ -16,7 +16,7 @@ def test_pairs_drawn():
     # Lines of 3, 0, 1 and 2 entries, with a gap of one entry (a free slot) before the last.
     start, stop = jnp.array([0, 3, 3, 5], jnp.int32), jnp.array([3, 3, 4, 7], jnp.int32)
     entries = jnp.arange(8, dtype=jnp.int32)
-    pairs = pairs_of(Lines(start, stop, entries, entries))
+    pairs = jax.jit(pairs_of)(Lines(start, stop, entries, entries))
     assert pairs.stops.tolist() == [2, 2, 3, 4]
     assert pairs.line[:4].tolist() == [0, 0, 2, 3]
     assert pairs.first[:4].tolist() == [0, 2, 3, 5]
@@ -24,7 +24,7 @@ def test_pairs_drawn():
 
 
 @pytest.mark.parametrize("lines_of", [column_lines, row_lines])
-@pytest.mark.parametrize("case", ["column_shares", "row_shares", "long_columns", "wide_balanced"])
+@pytest.mark.parametrize("case", ["column_shares", "row_shares"])
 def test_every_active_block_is_in_one_pair(case, lines_of):
     weight = make_weight(CASES[case], seed=1)
     lines = jax.jit(lines_of, static_argnums=1)(weight.index, weight.grid)

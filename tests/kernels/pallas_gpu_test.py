@@ -79,7 +79,7 @@ def test_both_chips_are_registered_and_no_other():
         resolve("pallas_gpu", target=Target("gpu", "a100-80gb"), grid=GRID, density=0.5, dtype=jnp.float16)
 
 
-@pytest.mark.parametrize("case", ["square", "one_line", "row_shares"])
+@pytest.mark.parametrize("case", ["one_line", "row_shares"])
 def test_three_kernels_lower_for_cuda(case):
     weight = make_weight(CASES[case], seed=1)
     x = draw((CASES[case].tokens, weight.grid.shape[0]), 2, jnp.bfloat16)
