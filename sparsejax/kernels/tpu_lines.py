@@ -47,7 +47,7 @@ def line_product(
       ``[T, L s]`` in the dtype of x, summed in float32.
     """
     (T, A), (n, bk, bn) = x_TA.shape, values.shape
-    side, across = (bk, bn) if by_row else (bn, bk)
+    side = bk if by_row else bn
     count = lines.start.shape[0]
     panels = pl.cdiv(T, tiles.tokens)
     grid_spec = pltpu.PrefetchScalarGridSpec(

@@ -26,8 +26,13 @@ _USABLE_SMEM_BYTES = 800 * 2**10
 LANES = 128
 # Two inputs and outputs a panel: one in use, one on its way.
 _BUFFERS = 2
+# Rows of the widest matrix unit.
+_UNIT_WIDTH = 256
+# Longest panels to try.
 _PANELS = (2048, 1536, 1024, 768, 512, 384, 256, 128)
-_SHORT_PANEL = 512
+# Bundles that a product of the values' gradient costs at any length, and that turning a block row costs a token, as
+# counted on v5e with blocks of 128 and on v6e with blocks of 256.
+_PRODUCT_BUNDLES, _TURN_BUNDLES = 150, 0.23
 # Most blocks in one matrix product: 8 gain a few per cent over two times 4, and the program has a product of each size.
 _UNROLL = 4
 # Outputs of a grid step: many, to pay for the step's own bookkeeping, but never at the cost of a shorter panel.
@@ -78,7 +83,7 @@ def line_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTyp
     (wide, across), (side, contracted) = (grid.shape[::-1], (bk, bn)) if by_row else (grid.shape, (bn, bk))
     unroll = min(_UNROLL, wide // contracted)
     values, smallest = slots * bk * bn * size, 0
-    for panel in _panels(tokens, size):
+    for panel in _panels(tokens, 32 // size):
         # The gathered operand of one product, its sum and the running sum.
         working = panel * unroll * contracted * size + 2 * panel * side * 4
         for lines in (max(1, min(outputs, across) // side) for outputs in _OUTPUTS):
@@ -93,10 +98,9 @@ def line_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTyp
 
 
 def value_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike) -> ValueTiles:
-    """The longest panels beside the sums of all blocks; where only short ones fit, several passes with longer panels.
+    """The panels and passes that issue the fewest bundles: long panels need room that the sums then lack.
 
-    A pass reads and turns the activations again, and a product over few tokens is mostly overhead: a panel of 512 is
-    worth more passes, a longer one is not.
+    A token costs a column its part of what a product costs at any length, and every pass turns its row of X again.
 
     Raises:
       ConfigError: not even the shortest panels fit beside one product.
@@ -104,7 +108,10 @@ def value_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTy
     size, (bk, bn), (K, N) = jnp.dtype(dtype).itemsize, grid.block, grid.shape
     unroll, a_sum = min(_UNROLL, K // bk), bk * bn * 4
     budget, needed, fitting = usable_vmem(chip), 0, []
-    for panel in _panels(tokens, size):
+    # Tokens are contracted, so a panel fills the matrix unit only in multiples of its width.
+    panels = _panels(tokens, _UNIT_WIDTH if tokens >= _UNIT_WIDTH else 32 // size)
+    # Where panels end past the last token every product has to mask, a quarter more bundles.
+    for panel in [panel for panel in panels if tokens % panel == 0] or panels:
         # Both panels twice, the turned one, the gathered operand of one product and its result.
         held = panel * (_BUFFERS * (K + N) + K + unroll * bk) * size + unroll * a_sum
         needed = held + _BUFFERS * unroll * a_sum
@@ -112,9 +119,10 @@ def value_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTy
             passes = -(-slots * _BUFFERS * a_sum // (budget - held))
             slots_a_pass = -(-slots // passes)
             tiles = ValueTiles(panel, unroll, slots_a_pass, held + _BUFFERS * slots_a_pass * a_sum)
-            fitting.append((panel < min(tokens, _SHORT_PANEL), passes, -panel, tiles))
+            bundles = _PRODUCT_BUNDLES / panel + passes * _TURN_BUNDLES * grid.rows / grid.columns
+            fitting.append((bundles, panel, tiles))
     if fitting:
-        return min(fitting, key=lambda choice: choice[:3])[3]
+        return min(fitting, key=lambda choice: choice[:2])[2]
     raise ConfigError(
         f"model.implementation=pallas_tpu: the gradient of {K} x {N} in blocks of {bk}x{bn} needs "
         f"{needed / 2**20:.0f} MiB of VMEM and {chip.name} has {budget / 2**20:.0f}; shard the weight or use transient"
@@ -149,8 +157,7 @@ def groups(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLik
     return True
 
 
-def _panels(tokens: int, itemsize: int) -> tuple[int, ...]:
-    """Panel lengths to try, longest first: the tokens cut into equal parts of at most 1024, 512, 256, 128."""
-    rows = 32 // itemsize  # rows of a vector register
+def _panels(tokens: int, multiple: int) -> tuple[int, ...]:
+    """Panel lengths to try, longest first: the tokens cut into equal parts, rounded up to a multiple."""
     even = (-(-tokens // -(-tokens // limit)) for limit in _PANELS)
-    return tuple(dict.fromkeys(-(-panel // rows) * rows for panel in even))
+    return tuple(dict.fromkeys(-(-panel // multiple) * multiple for panel in even))
