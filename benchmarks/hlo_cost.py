@@ -169,9 +169,11 @@ def _kernel_cycles(kernel: Instruction, rates: Rates) -> float:
     products = [count for name, count in _SPLASH_PRODUCTS.items() if kernel.name.startswith(name)]
     if not products:
         raise ValueError(f"kernel {kernel.name}: no pl.CostEstimate, and no kernel of splash attention")
-    # The first floating point operand is the queries, [heads, T, H], whose tiles are square.
+    # The first floating point operand is the queries, [heads, T, H], or [heads, H, T] in the kernel's second layout.
     operands = kernel.rest.partition("operand_layout_constraints=")[2]
     (heads, length, width) = next(shape for dtype, shape in _arrays(operands) if dtype in ("bf16", "f32"))
+    if r"q_layout\": 2" in kernel.rest:
+        length, width = width, length
     (tile, *_) = map(int, re.findall(r'block_q\w*\\": (\d+)', kernel.rest))
     scores = heads * length * (length + tile) // 2
     lanes = math.ceil(width / _LANES) * _LANES

@@ -128,6 +128,10 @@ def _splash(q_BTNH: jax.Array, k_BTMH: jax.Array, v_BTMH: jax.Array) -> jax.Arra
         raise ValueError(f"splash attention over {length} tokens: must be a multiple of {_TILES[-1]}")
     tile = fitting[0]
     mask = splash_attention.CausalMask((length, length))
+    # The kernel reads its operands with the sequence along the lanes: so XLA lays them out for the rotation, and heads
+    # of 64 fill no half lanes. With the heads along the lanes it copies them around every call, which by the compiler's
+    # estimate costs as much as the attention itself; the kernels issue as many bundles either way.
+    layout = splash_attention.QKVLayout.SEQ_MINOR
     kernel = splash_attention.make_splash_mha_single_device(
         splash_attention.MultiHeadMask([mask] * (batch * heads)),
         block_sizes=splash_attention.BlockSizes(
@@ -137,6 +141,9 @@ def _splash(q_BTNH: jax.Array, k_BTMH: jax.Array, v_BTMH: jax.Array) -> jax.Arra
             block_kv_dkv=tile,
             block_q_dq=tile,
             block_kv_dq=tile,
+            q_layout=layout,
+            k_layout=layout,
+            v_layout=layout,
         ),
     )
 

@@ -62,6 +62,13 @@ def test_worked_example():
     assert parts["embedding"] == 11  # named inside the fusion only
 
 
+def test_queries_may_have_the_sequence_last():
+    turned = PROGRAM.replace("bf16[2,8,4]{2,1,0}, bf16[1,8,4]{2,1,0}}", "bf16[2,4,8]{2,1,0}, bf16[1,4,8]{2,1,0}}")
+    turned = turned.replace(r"\"block_kv_dq\": 4", r"\"block_kv_dq\": 4, \"q_layout\": 2")
+    assert turned.count("q_layout") == 1
+    assert cycles_by_part(turned, RATES) == cycles_by_part(PROGRAM, RATES)
+
+
 def test_a_kernel_that_waits_for_memory_costs_its_bytes():
     slow = PROGRAM.replace('"bytes_accessed":"80"', '"bytes_accessed":"4000"')
     assert cycles_by_part(slow, RATES)["linears"] == 3 * 1000
