@@ -21,7 +21,7 @@ from tests.kernels.cases import Case, dense_float64, full, make_weight, scattere
 from tests.kernels.gpu_contract import CASES, NAME, check, check_norms, compare, draw
 
 # gV pairs blocks of a column in the first case and of a row in the second; the others are about shapes.
-IN_THE_GATE = ("small_square", "row_shares")
+IN_THE_GATE = {"small_square": jnp.bfloat16, "row_shares": jnp.float16}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def few_blocks(monkeypatch):
 
 @pytest.mark.parametrize("case", IN_THE_GATE)
 def test_thread_blocks_with_several_items(case, few_blocks):
-    check(CASES[case], jnp.bfloat16)
+    check(CASES[case], IN_THE_GATE[case])
 
 
 # A row of three: the third has no partner. Columns of three likewise.
