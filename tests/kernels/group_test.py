@@ -61,12 +61,10 @@ def outputs_and_gradients(name: str, x: jax.Array, weights: list[BlockSparse], g
 @pytest.mark.parametrize(
     ("grid", "free"),
     [
-        (GRID, 0),
-        (GRID, 2),
-        (dataclasses.replace(GRID, shards=2), 0),
+        (dataclasses.replace(GRID, shards=2), 2),
         (dataclasses.replace(GRID, balance="column"), 0),
     ],
-    ids=["any", "free_slots", "shares", "balanced"],
+    ids=["shares_and_free_slots", "balanced"],
 )
 def test_one_product_equals_one_each(calls, grid, free):
     weights = weights_of(grid, free)
@@ -85,12 +83,10 @@ def test_one_product_equals_one_each(calls, grid, free):
         assert not np.any(np.asarray(gradient)[free_slots]), "a free slot has a gradient"
 
 
-@pytest.mark.parametrize(("shards", "free"), [(1, 2), (2, 0)])
-def test_one_product_on_a_simulated_tpu(shards, free):
-    grid = BlockGrid((256, 512), (128, 128), shards)
-    grids = [grid, dataclasses.replace(grid, shape=(256, 256 * shards))]
-    weights = [make_weight(Case(g, scattered, free * i, 1), seed=i) for i, g in enumerate(grids)]
-    x, gys = draw((6, 256), 1), [draw((6, g.shape[1]), 2 + i) for i, g in enumerate(grids)]
+def test_one_product_on_a_simulated_tpu():
+    grids = [BlockGrid((384, width), (128, 128), 2) for width in (512, 768)]
+    weights = [make_weight(Case(g, scattered, i, 1), seed=i) for i, g in enumerate(grids)]
+    x, gys = draw((6, 384), 1), [draw((6, g.shape[1]), 2 + i) for i, g in enumerate(grids)]
     strict = pltpu.InterpretParams(out_of_bounds_reads="raise", uninitialized_memory="nan")
     with pltpu.force_tpu_interpret_mode(strict):
         outputs, gx, gvalues = outputs_and_gradients("pallas_tpu@v5e", x, weights, gys)
@@ -116,7 +112,7 @@ def test_a_whole_that_is_no_gain_is_one_product_each(calls):
     assert calls == [GRID] * 3
 
 
-@pytest.mark.parametrize("name", ["reference", "transient", "xla", "bcoo"])
+@pytest.mark.parametrize("name", ["reference", "xla"])
 def test_other_implementations_make_one_product_a_weight(name):
     weights = weights_of(GRID, 1)
     outputs = jax.jit(lambda x: block_matmul_group(x, weights, implementation=name))(draw((3, 32), 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
+from sparsejax.hardware.chips import chip_named
+from sparsejax.hardware.topologies import described_device, on_device
 from sparsejax.kernels import api
 from sparsejax.kernels.swiglu_matmul import swiglu_matmul
 from sparsejax.kernels.xla import XLA
@@ -62,8 +65,7 @@ def assert_equals_dense(name: str, grid: BlockGrid, tokens: int) -> None:
         assert relative_error(got, np.asarray(expected, np.float64) * active) < 1e-5
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-@pytest.mark.parametrize("name", ["xla", "joint"])
+@pytest.mark.parametrize(("name", "shards"), [("xla", 1), ("joint", 2)])
 def test_product_and_gradients_against_dense_matrices(name, shards):
     assert_equals_dense(name, dataclasses.replace(GRID, shards=shards), tokens=3)
 
@@ -72,6 +74,26 @@ def test_product_and_gradients_on_a_simulated_tpu():
     strict = pltpu.InterpretParams(out_of_bounds_reads="raise", uninitialized_memory="nan")
     with pltpu.force_tpu_interpret_mode(strict):
         assert_equals_dense("pallas_tpu@v5e", BlockGrid((256, 512), (128, 128), 2), tokens=3)
+
+
+@pytest.mark.xdist_group("tpu")
+@pytest.mark.parametrize(("chip", "side"), [("v5e", 128), ("v6e", 256)])
+def test_product_and_gradients_compile_as_three_kernels_and_the_activation(chip, side):
+    grid = BlockGrid((512, 1024), (side, side))
+    weights = [make_weight(Case(grid, scattered, 0, 1), seed=seed) for seed in (1, 2)]
+    arguments = (jnp.zeros((1000, 512), jnp.bfloat16), tuple(weight.values for weight in weights))
+
+    def loss(x: jax.Array, values: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jnp.sum(gated(f"pallas_tpu@{chip}", *weights)(x, values).astype(jnp.float32))
+
+    lowered = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*on_device(arguments, described_device(chip_named(chip))))
+    assert sorted(re.findall(r'kernel_name = "(\w+)"', lowered.as_text())) == [
+        "block_matmul_forward",
+        "block_matmul_input_gradient",
+        "block_matmul_value_gradient",
+        "swiglu_gradient",
+    ]
+    lowered.compile()
 
 
 @pytest.mark.parametrize(("name", "kept"), [("xla", [(5, 48)] * 2), ("joint", [(5, 96)])])

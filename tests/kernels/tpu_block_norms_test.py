@@ -55,10 +55,9 @@ def test_tiles_are_as_large_as_fits():
 @pytest.mark.parametrize("chip", pallas_tpu.CHIPS)
 def test_every_tpu_compiles_it(chip):
     chip = chip_named(chip)
-    for side, tokens, dtype in ((128, 1000, jnp.bfloat16), (256, 512, jnp.float32)):
-        grid = BlockGrid((1280, 2304), (side, side))
-        arguments = [jax.ShapeDtypeStruct((tokens, width), dtype) for width in grid.shape]
-        program = jax.jit(functools.partial(block_norms, chip, grid=grid))
-        compiled = program.lower(*on_device(arguments, described_device(chip))).compile()
-        assert "block_norms" in compiled.as_text()
-        assert compiled.memory_analysis().temp_size_in_bytes < 4 * 1280 * 2304 / 4, "the gradient is in memory"
+    grid = BlockGrid((1280, 2304), (128, 128))
+    arguments = [jax.ShapeDtypeStruct((1000, width), jnp.float32) for width in grid.shape]
+    program = jax.jit(functools.partial(block_norms, chip, grid=grid))
+    compiled = program.lower(*on_device(arguments, described_device(chip))).compile()
+    assert "block_norms" in compiled.as_text()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 1280 * 2304 / 4, "the gradient is in memory"

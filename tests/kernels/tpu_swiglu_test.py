@@ -37,10 +37,8 @@ def test_numbers_on_a_simulated_tpu(tokens, shards, dtype):
 @pytest.mark.xdist_group("tpu")
 @pytest.mark.parametrize("chip", pallas_tpu.CHIPS)
 def test_every_tpu_compiles_it(chip):
-    device = described_device(chip_named(chip))
-    for width, shards, dtype in ((5504, 1, jnp.bfloat16), (28672, 8, jnp.float32)):
-        grid = BlockGrid((128, width), (128, 128), shards)
-        arguments = [jax.ShapeDtypeStruct((1000, 2 * width), dtype), jax.ShapeDtypeStruct((1000, width), dtype)]
-        program = jax.jit(functools.partial(swiglu_gradient, grid=grid))
-        compiled = program.lower(*on_device(arguments, device)).compile()
-        assert compiled.memory_analysis().temp_size_in_bytes < 2**16, "something is copied"
+    grid = BlockGrid((128, 28672), (128, 128), 4)
+    arguments = [jax.ShapeDtypeStruct((1000, width), jnp.bfloat16) for width in (2 * 28672, 28672)]
+    program = jax.jit(functools.partial(swiglu_gradient, grid=grid))
+    compiled = program.lower(*on_device(arguments, described_device(chip_named(chip)))).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**16, "something is copied"

@@ -44,13 +44,16 @@ def layer(count: int = 6, capacity: int = 6, implementation: str = "grouped", se
 
 
 def test_blocks_of_one_implementation_are_one_product(widths):
-    layers, x = [layer(seed=0), layer(seed=1)], jnp.ones((2, 16))
-    together = jax.jit(lambda: apply_group(x, layers))()
-    assert widths == [48]
-    for output, one in zip(together, layers, strict=True):
-        np.testing.assert_allclose(output, one(x), rtol=1e-6)
-    gated = jax.jit(lambda: apply_gated(x, *layers))()
-    assert widths == [48, 24, 24, 48]
+    @jax.jit
+    def outputs(x):
+        layers = [layer(seed=0), layer(seed=1)]
+        together, gated = apply_group(x, layers), apply_gated(x, *layers)
+        return together, gated, [one(x) for one in layers]
+
+    together, gated, apart = outputs(jnp.ones((2, 16)))
+    assert widths == [48, 48, 24, 24]
+    for output, one in zip(together, apart, strict=True):
+        np.testing.assert_allclose(output, one, rtol=1e-6)
     np.testing.assert_allclose(gated, jax.nn.silu(together[0]) * together[1], rtol=1e-5)
 
 
@@ -58,16 +61,21 @@ def test_blocks_of_one_implementation_are_one_product(widths):
     "other", [{"count": 24, "capacity": 24}, {"capacity": 8}, {"implementation": "xla"}], ids=["dense", "free", "name"]
 )
 def test_other_layers_have_products_of_their_own(widths, other):
-    layers = [layer(), layer(**other, seed=1)]
-    jax.eval_shape(lambda: apply_group(jnp.ones((2, 16)), layers))
-    jax.eval_shape(lambda: apply_gated(jnp.ones((2, 16)), *layers))
+    def outputs(x):
+        layers = [layer(), layer(**other, seed=1)]
+        return apply_group(x, layers), apply_gated(x, *layers)
+
+    jax.eval_shape(outputs, jnp.ones((2, 16)))
     assert set(widths) == {24}
 
 
 def test_layers_whose_gradient_is_scored_have_products_of_their_own(widths):
-    layers = [layer(seed=0), layer(seed=1)]
-    layers[1].probe = GrowthProbe(jnp.zeros((4, 6)))
-    jax.eval_shape(lambda: apply_group(jnp.ones((2, 16)), layers))
+    def outputs(x):
+        layers = [layer(seed=0), layer(seed=1)]
+        layers[1].probe = GrowthProbe(jnp.zeros((4, 6)))
+        return apply_group(x, layers)
+
+    jax.eval_shape(outputs, jnp.ones((2, 16)))
     assert widths == [24, 24]
 
 

@@ -1,6 +1,8 @@
 """Weights side by side: the dense matrix they make, the promises of the storage, and the way back."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +15,45 @@ from sparsejax.topology.blocks import (
     active_mask,
     index_from_mask,
     index_from_positions,
-    to_dense,
     validate,
 )
 from sparsejax.topology.concatenate import concatenate, concatenated_grid, join_columns, split_columns, split_slots
 
 
+@functools.cache
+def random_weights(shards: int, axis: str, free: int) -> tuple[BlockSparse, BlockSparse]:
+    """Two weights on one input, with blocks and free slots of different number in every share."""
+    grids = [BlockGrid((8, width), (2, 2), shards, axis) for width in (16, 24)]
+    return tuple(
+        random_weight(g, blocks, free * i, seed=i) for i, (g, blocks) in enumerate(zip(grids, (5, 7), strict=True))
+    )
+
+
 def random_weight(grid: BlockGrid, blocks: int, free: int, seed: int) -> BlockSparse:
-    """``blocks`` blocks and ``free`` free slots in every share."""
     rng = np.random.default_rng(seed)
     position = np.full((grid.shards, blocks + free), grid.cells_per_share)
     for share in range(grid.shards):
         position[share, :blocks] = np.sort(rng.permutation(grid.cells_per_share)[:blocks])
-    index = index_from_positions(jnp.asarray(position), grid)
-    values = rng.standard_normal((position.size, *grid.block)) * np.asarray(active_mask(index, grid))[:, None, None]
-    return BlockSparse(jnp.asarray(values, jnp.float32), index, grid)
+    active = position.reshape(-1, 1, 1) < grid.cells_per_share
+    values = rng.standard_normal((position.size, *grid.block)) * active
+    return BlockSparse(jnp.asarray(values, jnp.float32), index_from_positions(jnp.asarray(position), grid), grid)
 
 
-def random_weights(shards: int, shard_axis: str, free: int) -> list[BlockSparse]:
-    widths, blocks = (16, 8, 24), (5, 3, 7)
-    grids = [BlockGrid((8, width), (2, 2), shards, shard_axis) for width in widths]
-    return [random_weight(g, b, free * i, i) for i, (g, b) in enumerate(zip(grids, blocks, strict=True))]
+@functools.cache
+def together(shards: int, axis: str, free: int) -> BlockSparse:
+    return jax.jit(concatenate)(random_weights(shards, axis, free))
+
+
+def dense(weight: BlockSparse) -> np.ndarray:
+    matrix = np.zeros(weight.grid.shape, np.float32)
+    for row, col, block in zip(*(np.asarray(a) for a in (weight.rows, weight.cols, weight.values)), strict=True):
+        if col < weight.grid.columns:
+            add_block(matrix, row, col, block)
+    return matrix
+
+
+def add_block(matrix: np.ndarray, row: int, col: int, block: np.ndarray) -> None:
+    matrix[row * 2 : row * 2 + 2, col * 2 : col * 2 + 2] += block
 
 
 def test_worked_example():
@@ -57,26 +77,24 @@ def mask_weight(drawing: str) -> BlockSparse:
     return BlockSparse(jnp.ones((mask.sum(), 2, 2)), index_from_mask(mask, grid, mask.sum()), grid)
 
 
-def side_by_side(weights: list[BlockSparse]) -> np.ndarray:
+def side_by_side(weights: Sequence[BlockSparse]) -> np.ndarray:
     """The dense matrices beside one another, share by share where columns are cut."""
     grid = weights[0].grid
     shares = grid.shards if grid.shard_axis == "columns" else 1
-    parts = [np.split(np.asarray(to_dense(weight)), shares, axis=1) for weight in weights]
+    parts = [np.split(dense(weight), shares, axis=1) for weight in weights]
     return np.concatenate([part[s] for s in range(shares) for part in parts], axis=1)
 
 
 @pytest.mark.parametrize(("shards", "axis"), [(1, "columns"), (2, "columns"), (2, "rows")])
 def test_it_is_the_dense_matrices_side_by_side_and_keeps_the_promises(shards, axis):
-    weights = random_weights(shards, axis, free=0)
-    both = jax.jit(concatenate)(weights)
+    both = together(shards, axis, 0)
     validate(both)
-    np.testing.assert_array_equal(to_dense(both), side_by_side(weights))
+    np.testing.assert_array_equal(dense(both), side_by_side(random_weights(shards, axis, 0)))
 
 
 @pytest.mark.parametrize(("shards", "axis"), [(1, "columns"), (2, "columns"), (2, "rows")])
 def test_free_slots_become_zero_blocks_of_columns_and_of_no_row(shards, axis):
-    weights = random_weights(shards, axis, free=2)
-    both, want = jax.jit(concatenate)(weights), side_by_side(weights)
+    both, want = together(shards, axis, 2), side_by_side(random_weights(shards, axis, 2))
     by_column, by_row = np.zeros_like(want), np.zeros_like(want)
     slots = both.index.row_order.shape[1]
     for share in range(shards):
@@ -98,15 +116,10 @@ def test_free_slots_become_zero_blocks_of_columns_and_of_no_row(shards, axis):
     np.testing.assert_array_equal(by_row, want)
 
 
-def add_block(dense: np.ndarray, row: int, col: int, block: np.ndarray) -> None:
-    dense[row * 2 : row * 2 + 2, col * 2 : col * 2 + 2] += block
-
-
 @pytest.mark.parametrize("shards", [1, 2])
 def test_slots_and_columns_find_back(shards):
-    weights = random_weights(shards, "columns", free=2)
+    weights, both = random_weights(shards, "columns", 2), together(shards, "columns", 2)
     grids = [weight.grid for weight in weights]
-    both = jax.jit(concatenate)(weights)
     for part, weight in zip(split_slots(both.values + 1.0, weights), weights, strict=True):
         active = np.asarray(active_mask(weight.index, weight.grid))[:, None, None]
         np.testing.assert_array_equal(part, np.where(active, weight.values + 1.0, 0.0))
@@ -115,7 +128,7 @@ def test_slots_and_columns_find_back(shards):
     ]
     jax.tree.map(np.testing.assert_array_equal, list(split_columns(join_columns(outputs, both.grid), grids)), outputs)
     x = np.random.default_rng(9).standard_normal((3, 8)).astype(np.float32)
-    products = [x @ np.asarray(to_dense(weight)) for weight in weights]
+    products = [x @ dense(weight) for weight in weights]
     np.testing.assert_allclose(join_columns(products, both.grid), x @ side_by_side(weights), rtol=1e-5, atol=1e-6)
 
 
