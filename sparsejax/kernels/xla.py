@@ -48,11 +48,6 @@ def feature_major(activation_TK: jax.Array, side: int) -> jax.Array:
     return activation_TK.T.reshape(-1, side, activation_TK.shape[0])
 
 
-def token_major(activation_f: jax.Array) -> jax.Array:
-    """``[K / side, side, T] -> [T, K]``, the inverse of ``feature_major``."""
-    return activation_f.transpose(2, 0, 1).reshape(activation_f.shape[-1], -1)
-
-
 def _gather_slabs(x_f: jax.Array, rows: jax.Array) -> jax.Array:
     """The slabs of some block rows, stacked: ``[R * bk, T]``."""
     return x_f.at[rows].get(mode="clip").reshape(-1, x_f.shape[-1])
@@ -77,11 +72,26 @@ def _read_column(activation_TN: jax.Array, column: jax.Array, width: int) -> jax
 
 
 def _write_column(y_TN: jax.Array, column: jax.Array, y_j: jax.Array) -> jax.Array:
-    """``Y`` with one of its block columns set to ``y_j [bn, T]``."""
+    """A token-major array with one of its block columns set to ``y_j [bn, T]``."""
     # Without the barrier the transpose would be folded into the product before it, which then runs at half the speed.
     y_j = lax.optimization_barrier(y_j).T
     start = column * y_j.shape[1]
     return lax.dynamic_update_slice_in_dim(y_TN, y_j, start, axis=1, allow_negative_indices=False)
+
+
+def token_major(activation_f: jax.Array) -> jax.Array:
+    """``[K / side, side, T] -> [T, K]``, the inverse of ``feature_major``.
+
+    A loop, because a plain transpose would become part of every operation that reads the result, each of which would
+    then read across the lines of the cache.
+    """
+    sides, side, tokens = activation_f.shape
+
+    def write(row: jax.Array, activation_TK: jax.Array) -> jax.Array:
+        slab = lax.dynamic_index_in_dim(activation_f, row, keepdims=False, allow_negative_indices=False)
+        return _write_column(activation_TK, row, slab)
+
+    return lax.fori_loop(0, sides, write, jnp.zeros((tokens, sides * side), activation_f.dtype))
 
 
 def _stacked(values: jax.Array) -> jax.Array:
