@@ -86,13 +86,34 @@ def joint_product(name: str, grids: Grids, x_TK: jax.Array, values: Arrays, indi
 
 
 def joint_gradients(
-    name: str, grids: Grids, x_TK: jax.Array, values: Arrays, indices: tuple[Index, ...], gy_TN: jax.Array
+    name: str,
+    grids: Grids,
+    x_TK: jax.Array,
+    values: Arrays,
+    indices: tuple[Index, ...],
+    gy_TN: jax.Array,
+    each: Sequence[tuple[jax.Array, int]],
 ) -> tuple[jax.Array, Arrays]:
-    """Gradients of x and of every weight's values, in their dtypes, from that of the joint product."""
-    weights = _cast(x_TK, grids, values, indices)
-    gx_TK, gslots = IMPLEMENTATIONS[name].backward(x_TK, concatenate(weights), gy_TN)
-    gvalues = zip(split_slots(gslots, weights), values, strict=True)
-    return gx_TK.astype(x_TK.dtype), tuple(g.astype(v.dtype) for g, v in gvalues)
+    """Gradients of x and of every weight's values, in their dtypes.
+
+    Args:
+      name: of the implementation.
+      grids: the weights' grids.
+      x_TK: the input.
+      values: the weights' values.
+      indices: the weights' indices.
+      gy_TN: gradient of the joint product.
+      each: the same weight by weight, as ``Implementation.value_gradient`` takes it: an array and the part of it.
+    """
+    implementation, weights = IMPLEMENTATIONS[name], _cast(x_TK, grids, values, indices)
+    input_gradient, value_gradient = implementation.input_gradient, implementation.value_gradient
+    if input_gradient is None or value_gradient is None:
+        gx_TK, gslots = implementation.backward(x_TK, concatenate(weights), gy_TN)
+        gvalues = split_slots(gslots, weights)
+    else:
+        gx_TK = input_gradient(concatenate(weights), gy_TN)
+        gvalues = tuple(value_gradient(x_TK, w, *gy) for w, gy in zip(weights, each, strict=True))
+    return gx_TK.astype(x_TK.dtype), tuple(g.astype(v.dtype) for g, v in zip(gvalues, values, strict=True))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -111,8 +132,8 @@ def _product_backward(
 ) -> tuple[Any, ...]:
     x_TK, values, indices = residuals
     with jax.named_scope(f"block_matmul_group_{name}_backward"):
-        gy_TN = join_columns(gradients, grids[0])
-        gx_TK, gvalues = joint_gradients(name, grids, x_TK, values, indices, gy_TN)
+        gy_TN, each = join_columns(gradients, grids[0]), [(gy, 0) for gy in gradients]
+        gx_TK, gvalues = joint_gradients(name, grids, x_TK, values, indices, gy_TN, each)
     return gx_TK, gvalues, None
 
 

@@ -20,6 +20,8 @@ from sparsejax.topology.blocks import BlockGrid, BlockSparse
 Forward = Callable[[jax.Array, BlockSparse], jax.Array]
 Backward = Callable[[jax.Array, BlockSparse, jax.Array], tuple[jax.Array, jax.Array]]
 Support = Callable[[BlockGrid, DTypeLike], str]
+InputGradient = Callable[[BlockSparse, jax.Array], jax.Array]
+ValueGradient = Callable[[jax.Array, BlockSparse, jax.Array, int], jax.Array]
 Groups = Callable[[BlockGrid, int, int, DTypeLike], bool]
 BlockNorms = Callable[[jax.Array, jax.Array, BlockGrid], jax.Array]
 SwigluGradient = Callable[[jax.Array, jax.Array, BlockGrid], jax.Array]
@@ -42,6 +44,10 @@ class Implementation:
       unsupported: ``(grid, dtype of the operands) -> reason``; the empty string where both are supported.
       groups: ``(grid, slots, tokens, dtype) -> bool``, whether weights of one input that make up a weight of that
         grid and number of slots are better multiplied as that one weight (``group.py``).
+      input_gradient: ``(weight, gy [T, N]) -> gx``, the first half of ``backward``, where several weights multiplied as
+        one are better off with values' gradients of their own; None where ``backward`` serves them all.
+      value_gradient: ``(x [T, K], weight, gy [T, p N], part) -> gvalues``, the second half, given with the first. The
+        gradients of p outputs of equal width may stand side by side; ``part`` says which is the weight's.
       block_norms: ``(x [T, K], gy [T, N], grid) -> sum |x^T gy|`` of every block, ``[K / bk, N / bn]`` float32.
       swiglu_gradient: ``(y [T, 2 N], gh [T, N], grid of one weight) -> gy [T, 2 N]``, the gradient of gate and up
         side by side, where plain XLA would make them apart and then copy; None otherwise.
@@ -51,6 +57,8 @@ class Implementation:
     backward: Backward
     unsupported: Support
     groups: Groups = never_groups
+    input_gradient: InputGradient | None = None
+    value_gradient: ValueGradient | None = None
     block_norms: BlockNorms = panel_norms
     swiglu_gradient: SwigluGradient | None = None
 

@@ -11,13 +11,12 @@ import functools
 import jax
 
 from sparsejax.hardware.chips import Chip
-from sparsejax.kernels import tpu_tiles
+from sparsejax.kernels import tpu_tiles, tpu_values
 from sparsejax.kernels.implementation import Implementation
 from sparsejax.kernels.lines import column_lines, row_lines, stored_columns
 from sparsejax.kernels.tpu_block_norms import block_norms
 from sparsejax.kernels.tpu_lines import line_product
 from sparsejax.kernels.tpu_swiglu import swiglu_gradient
-from sparsejax.kernels.tpu_values import value_gradient
 from sparsejax.topology.blocks import BlockIndex, BlockSparse
 
 CHIPS = ("v4", "v5e", "v5p", "v6e", "tpu7x")
@@ -31,17 +30,34 @@ def forward(chip: Chip, x_TK: jax.Array, weight: BlockSparse) -> jax.Array:
     return line_product(x_TK, weight.values, lines, tiles, by_row=False, name="block_matmul_forward")
 
 
-def backward(chip: Chip, x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``gX = gY W^T`` in the dtype of x, and the float32 gradient of the values."""
+def input_gradient(chip: Chip, weight: BlockSparse, gy_TN: jax.Array) -> jax.Array:
+    """``gX = gY W^T``, ``[T, K]`` in the dtype of gY, summed in float32."""
     grid, index = weight.grid, _block_index(weight)
-    slots, (tokens, dtype) = weight.values.shape[0], (x_TK.shape[0], x_TK.dtype)
-    tiles = tpu_tiles.line_tiles(chip, grid, slots, tokens, dtype, by_row=True)
+    tiles = tpu_tiles.line_tiles(chip, grid, weight.values.shape[0], gy_TN.shape[0], gy_TN.dtype, by_row=True)
     lines = row_lines(index, grid)
-    gx_TK = line_product(gy_TN, weight.values, lines, tiles, by_row=True, name="block_matmul_input_gradient")
-    sums = tpu_tiles.value_tiles(chip, grid, slots, tokens, dtype)
-    columns = stored_columns(index, grid)
-    gvalues = value_gradient(x_TK, gy_TN, columns, index.rows, grid.block, sums, name="block_matmul_value_gradient")
-    return gx_TK, gvalues
+    return line_product(gy_TN, weight.values, lines, tiles, by_row=True, name="block_matmul_input_gradient")
+
+
+def value_gradient(chip: Chip, x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array, part: int) -> jax.Array:
+    """The blocks of ``X^T gY`` at the active places, float32; see ``Implementation.value_gradient``."""
+    grid, index = weight.grid, _block_index(weight)
+    tiles = tpu_tiles.value_tiles(chip, grid, weight.values.shape[0], x_TK.shape[0], x_TK.dtype)
+    return tpu_values.value_gradient(
+        x_TK,
+        gy_TN,
+        stored_columns(index, grid),
+        index.rows,
+        grid.block,
+        tiles,
+        name="block_matmul_value_gradient",
+        part=part,
+        parts=gy_TN.shape[1] // grid.shape[1],
+    )
+
+
+def backward(chip: Chip, x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both gradients."""
+    return input_gradient(chip, weight, gy_TN), value_gradient(chip, x_TK, weight, gy_TN, part=0)
 
 
 def _block_index(weight: BlockSparse) -> BlockIndex:
@@ -57,6 +73,8 @@ def implementation_for(chip: Chip) -> Implementation:
         backward=functools.partial(backward, chip),
         unsupported=tpu_tiles.unsupported,
         groups=functools.partial(tpu_tiles.groups, chip),
+        input_gradient=functools.partial(input_gradient, chip),
+        value_gradient=functools.partial(value_gradient, chip),
         block_norms=functools.partial(block_norms, chip),
         swiglu_gradient=swiglu_gradient,
     )

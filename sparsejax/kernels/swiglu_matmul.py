@@ -77,7 +77,10 @@ def _joint_backward(
     kernel = IMPLEMENTATIONS[name].swiglu_gradient
     with jax.named_scope(f"swiglu_matmul_{name}_backward"):
         gy_TN = (kernel or _gradient)(y_TN, gh_TN, grid)
-        gx_TK, gvalues = joint_gradients(name, (grid, grid), x_TK, values, indices, gy_TN)
+        each = [(gy_TN, 0), (gy_TN, 1)]
+        if grid.shards > 1:
+            each = [(gy, 0) for gy in split_columns(gy_TN, (grid, grid))]
+        gx_TK, gvalues = joint_gradients(name, (grid, grid), x_TK, values, indices, gy_TN, each)
     return gx_TK, gvalues, None
 
 

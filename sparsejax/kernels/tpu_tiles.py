@@ -35,6 +35,8 @@ _PANELS = (2048, 1536, 1024, 768, 512, 384, 256, 128)
 _PRODUCT_BUNDLES, _TURN_BUNDLES = 150, 0.23
 # Most blocks in one matrix product: 8 gain a few per cent over two times 4, and the program has a product of each size.
 _UNROLL = 4
+# Tokens of a panel below which a wider weight pays more for its lines than it saves in reading its input once.
+_JOINT_PANEL = 512
 # Outputs of a grid step: many, to pay for the step's own bookkeeping, but never at the cost of a shorter panel.
 _OUTPUTS = (2048, 1024, 512, LANES)
 
@@ -147,14 +149,15 @@ def unsupported(grid: BlockGrid, dtype: DTypeLike) -> str:
 
 
 def groups(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike) -> bool:
-    """Whether the weight that several weights of one input make up fits, so that one product can serve them all."""
+    """Whether several weights of one input gain by being this one: if the panels of its products stay long.
+
+    It is about the output and the input's gradient; values' gradients are made weight by weight in any case.
+    """
     try:
-        line_tiles(chip, grid, slots, tokens, dtype, by_row=False)
-        line_tiles(chip, grid, slots, tokens, dtype, by_row=True)
-        value_tiles(chip, grid, slots, tokens, dtype)
+        panels = [line_tiles(chip, grid, slots, tokens, dtype, by_row=by_row).tokens for by_row in (False, True)]
     except ConfigError:
         return False
-    return True
+    return min(panels) >= min(_JOINT_PANEL, tokens)
 
 
 def _panels(tokens: int, multiple: int) -> tuple[int, ...]:

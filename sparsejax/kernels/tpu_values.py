@@ -37,33 +37,38 @@ def value_gradient(
     tiles: ValueTiles,
     *,
     name: str,
+    part: int = 0,
+    parts: int = 1,
 ) -> jax.Array:
     """The blocks of ``X^T gY`` at the active places.
 
     Args:
       x_TK: ``[T, K]``.
-      gy_TN: ``[T, N]`` in the dtype of x.
+      gy_TN: ``[T, parts N]`` in the dtype of x, gradients of outputs of the same width side by side.
       columns: the block columns in storage order.
       place: ``[n]`` int32, the block row of every slot.
       block: ``(bk, bn)``.
       tiles: panel, unrolling and slots of a pass for these shapes.
       name: of the kernel in the compiled program.
+      part: which of the outputs is the weight's.
+      parts: how many there are.
 
     Returns:
       ``[n, bk, bn]`` float32, exactly 0 in free slots.
     """
-    (T, K), N, n, (bk, bn) = x_TK.shape, gy_TN.shape[1], place.shape[0], block
+    (T, K), N, n, (bk, bn) = x_TK.shape, gy_TN.shape[1] // parts, place.shape[0], block
     passes, panels = pl.cdiv(n, tiles.slots), pl.cdiv(T, tiles.tokens)
     # The columns that have slots in each pass.
     begin = jnp.arange(passes, dtype=jnp.int32) * tiles.slots
-    first = jnp.searchsorted(columns.stop, begin, side="right").astype(jnp.int32)
-    after = jnp.searchsorted(columns.start, begin + tiles.slots, side="left").astype(jnp.int32)
+    find = functools.partial(jnp.searchsorted, method="compare_all")
+    first = find(columns.stop, begin, side="right").astype(jnp.int32)
+    after = find(columns.start, begin + tiles.slots, side="left").astype(jnp.int32)
     grid_spec = pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=6,
         grid=(passes, panels),
         in_specs=[
             pl.BlockSpec((tiles.tokens, K), lambda _pass, i, *_: (i, 0)),
-            pl.BlockSpec((tiles.tokens, N), lambda _pass, i, *_: (i, 0)),
+            pl.BlockSpec((tiles.tokens, N), lambda _pass, i, *_: (i, part)),
         ],
         out_specs=pl.BlockSpec((tiles.slots, bk, bn), lambda j, _i, *_: (j, 0, 0)),
         scratch_shapes=[pltpu.VMEM((K, tiles.tokens), x_TK.dtype)],
@@ -71,7 +76,7 @@ def value_gradient(
     size = x_TK.dtype.itemsize
     cost = pl.CostEstimate(
         flops=2 * T * n * bk * bn,
-        bytes_accessed=passes * (x_TK.size + gy_TN.size) * size + 4 * n * bk * bn,
+        bytes_accessed=passes * T * (K + N) * size + 4 * n * bk * bn,
         transcendentals=0,
     )
     ragged = T % tiles.tokens

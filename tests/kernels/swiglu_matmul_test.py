@@ -70,15 +70,16 @@ def test_product_and_gradients_against_dense_matrices(name, shards):
     assert_equals_dense(name, dataclasses.replace(GRID, shards=shards), tokens=3)
 
 
-def test_product_and_gradients_on_a_simulated_tpu():
+@pytest.mark.parametrize("shards", [1, 2])
+def test_product_and_gradients_on_a_simulated_tpu(shards):
     strict = pltpu.InterpretParams(out_of_bounds_reads="raise", uninitialized_memory="nan")
     with pltpu.force_tpu_interpret_mode(strict):
-        assert_equals_dense("pallas_tpu@v5e", BlockGrid((256, 512), (128, 128), 2), tokens=3)
+        assert_equals_dense("pallas_tpu@v5e", BlockGrid((256, 512), (128, 128), shards), tokens=3)
 
 
 @pytest.mark.xdist_group("tpu")
 @pytest.mark.parametrize(("chip", "side"), [("v5e", 128), ("v6e", 256)])
-def test_product_and_gradients_compile_as_three_kernels_and_the_activation(chip, side):
+def test_product_and_gradients_compile_as_kernels_of_both_weights(chip, side):
     grid = BlockGrid((512, 1024), (side, side))
     weights = [make_weight(Case(grid, scattered, 0, 1), seed=seed) for seed in (1, 2)]
     arguments = (jnp.zeros((1000, 512), jnp.bfloat16), tuple(weight.values for weight in weights))
@@ -90,6 +91,7 @@ def test_product_and_gradients_compile_as_three_kernels_and_the_activation(chip,
     assert sorted(re.findall(r'kernel_name = "(\w+)"', lowered.as_text())) == [
         "block_matmul_forward",
         "block_matmul_input_gradient",
+        "block_matmul_value_gradient",
         "block_matmul_value_gradient",
         "swiglu_gradient",
     ]
