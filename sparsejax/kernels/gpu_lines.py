@@ -7,9 +7,11 @@ and a block row for gX, whose blocks are read through a transposed view of share
 
 Sums are float32 in registers and rounded once. Every output tile is written, those of empty lines with zeros.
 
-A work item is (token tile, line). Inside a band of token tiles the longest line comes first, all its token tiles,
-then the next: neighbours share their blocks, the band's activations stay in the second-level cache while all lines
-visit it, and what runs last is short.
+A work item is (token tile, line). Inside a band of token tiles lines follow each other by length, each with all token
+tiles of the band: neighbours share their blocks, and the band's activations stay near while all lines visit them. The
+last band begins with its longest line, so that what runs last is short; bands before it fall and rise in turn, so that
+lengths never jump. Thread blocks take items there and back again (``gpu_warpgroups.item_of``). In layers of 1b and 7b
+with random topologies that leaves the busiest with 1 to 10 % more than its part (counted, not timed).
 """
 
 from __future__ import annotations
@@ -58,10 +60,12 @@ def longest_first(lines: Lines) -> Schedule:
 
 def place_and_tile(item: jax.Array, lines: int, tiles: int, band: int) -> tuple[jax.Array, jax.Array]:
     """Work item -> place of its line in the schedule, and its token tile: by band, then line, then token tile."""
-    start = lax.div(item, jnp.int32(lines * band)) * band
-    in_band = lax.min(tiles - start, jnp.int32(band))
-    inside = item - start * lines
-    return lax.div(inside, in_band), start + lax.rem(inside, in_band)
+    index = lax.div(item, jnp.int32(lines * band))
+    in_band = lax.min(tiles - index * band, jnp.int32(band))
+    inside = item - index * (lines * band)
+    place = lax.div(inside, in_band)
+    upwards = lax.rem(pl.cdiv(tiles, band) - 1 - index, jnp.int32(2)) == 1
+    return jnp.where(upwards, lines - 1 - place, place), index * band + lax.rem(inside, in_band)
 
 
 def line_product(x_TC: jax.Array, values: jax.Array, lines: Lines, tiles: LineTiles, *, transposed: bool) -> jax.Array:

@@ -6,7 +6,7 @@ budgets; not one of them was tuned on hardware yet:
 * Registers. A compute warpgroup holds its float32 sums: 128 x 128 of them are 128 registers a thread, of 232.
 * Shared memory. A step moves 64 elements of the contraction, 128 bytes, the least that full-width tensor copies move;
   the ring takes as many stages as fit.
-* Second-level cache, 50 MB. Token tiles are visited in bands whose activations stay in it (``LineTiles.band``).
+* Second-level cache, 50 MB. Token tiles are visited in bands whose activations should stay in it (``LineTiles.band``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _WARPGROUPS = 2
 _STEP = 64
 # Side of the pieces in which tiles leave the registers, through shared memory.
 STORED = 64
-_BAND_BYTES = 24 * 2**20
+# Token tiles of a band: the first whose activations fit most of the second-level cache. More are shared out better.
+_BANDS = (32, 16)
+_BAND_BYTES = 40 * 2**20
 # Barriers and the compiler's own scratch.
 _RESERVED_BYTES = 3 * 1024
 # Deeper rings than this hide no further latency.
@@ -102,7 +104,7 @@ def line_tiles(chip: Chip, grid: BlockGrid, dtype: DTypeLike, *, transposed: boo
         stage_bytes=(tokens + width) * _STEP * itemsize,
         stored_bytes=_WARPGROUPS * STORED * width * itemsize,
     )
-    band = max(1, _BAND_BYTES // (tokens * contracted * itemsize))
+    band = next((band for band in _BANDS if band * tokens * contracted * itemsize <= _BAND_BYTES), _BANDS[-1])
     return LineTiles(tokens, _STEP, stages, STORED, band)
 
 

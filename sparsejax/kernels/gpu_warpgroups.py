@@ -147,12 +147,21 @@ def launch(body: Callable[..., None], *, name: str, blocks: int, warpgroups: int
     return run
 
 
+def turns_of(block: jax.Array, items: int | jax.Array, blocks: int) -> jax.Array:
+    """How many work items a thread block has; see ``item_of``."""
+    full = lax.div(items, jnp.int32(blocks))
+    return full + (item_of(full, block, blocks) < items).astype(jnp.int32)
+
+
+def item_of(turn: jax.Array, block: jax.Array, blocks: int) -> jax.Array:
+    """The work item of a thread block in a turn: there and back again, so that who had the longest has the shortest."""
+    return turn * blocks + jnp.where(lax.rem(turn, jnp.int32(2)) == 0, block, blocks - 1 - block)
+
+
 def share_items(
     ring: Ring, items: int | jax.Array, blocks: int, warpgroups: int, copy: DoItem, multiply: DoItem
 ) -> None:
-    """The life of one thread block: every ``blocks``-th of ``items`` work items, each copied and multiplied.
-
-    Taking turns through items ordered by length leaves two blocks at most one longest item apart.
+    """The life of one thread block: its turns through the work items, each copied and multiplied.
 
     Args:
       ring: between ``copy`` and ``multiply``.
@@ -163,10 +172,10 @@ def share_items(
       multiply: run by every compute warpgroup; consumes the ring and writes the output.
     """
     block, warpgroup = lax.axis_index("block"), lax.axis_index("warpgroup")
-    turns = lax.div(items - block + (blocks - 1), jnp.int32(blocks))
+    turns = turns_of(block, jnp.int32(items), blocks)
 
     def each(do: DoItem) -> jax.Array:
-        return lax.fori_loop(0, turns, lambda turn, step: do(block + turn * blocks, step), jnp.int32(0))
+        return lax.fori_loop(0, turns, lambda turn, step: do(item_of(turn, block, blocks), step), jnp.int32(0))
 
     def memory() -> None:
         plgpu.set_max_registers(_MEMORY_REGISTERS, action="decrease")
