@@ -145,15 +145,17 @@ def _stages(chip: Chip, grid: BlockGrid, *, stage_bytes: int, stored_bytes: int)
 def _splits(chip: Chip, grid: BlockGrid, tokens: int, slots: int) -> int:
     """Into how many parts to cut the tokens: the cheapest number that gives every multiprocessor two work items.
 
-    A work item is one block and one part. The cost is the time of the slowest multiprocessor at the chip's peak and
-    that of writing, reading and adding partial sums at its bandwidth, the last being 0 for one part.
+    A work item is one block and one part; thread blocks take them in pairs, at most one half empty a line. The cost is
+    the time of the busiest multiprocessor at the chip's peak if every line has such a half pair, and that of writing
+    and adding partial sums at the chip's bandwidth, which one part has no need of.
     """
     (bk, bn), steps = grid.block, -(-tokens // _STEP)
+    pairs = (slots + min(grid.rows, grid.columns)) // _WARPGROUPS
     step_seconds = _WARPGROUPS * 2 * _STEP * bk * bn * MULTIPROCESSORS / chip.peak_flops
     block_seconds = slots * bk * bn * 4 / chip.memory_bandwidth
 
     def seconds(splits: int) -> float:
-        turns = -(-(-(-slots // _WARPGROUPS) * splits) // MULTIPROCESSORS)
+        turns = -(-pairs * splits // MULTIPROCESSORS)
         return turns * -(-steps // splits) * step_seconds + block_seconds * (2 * splits if splits > 1 else 0)
 
     legal = range(1, min(_MOST_SPLITS, steps) + 1)
