@@ -2,18 +2,22 @@
 
     Y = X W        gX = gY W^T        gV = (X^T gY) at the active blocks
 
-Y and gX are one kernel that walks block columns or block rows (``gpu_lines``), gV is a kernel over pairs of
-active blocks (``gpu_values``); both are written in Pallas for Mosaic GPU and share the division of a thread
-block into a warpgroup that copies and two that multiply (``gpu_warpgroups``).
+Y and gX are one kernel that walks block columns or block rows (``gpu_lines``). gV is a kernel over pairs of active
+blocks (``gpu_pairs``, ``gpu_values``), which over all places also scores them (``gpu_block_norms``). Both are written
+in Pallas for Mosaic GPU and divide a thread block into a warpgroup that copies and two that multiply
+(``gpu_warpgroups``); sizes are in ``gpu_tiles``.
 
 What is known about them, each by a test or a command of this project:
 
-* Numerics of all three products, with barriers, ragged tokens, empty lines and free slots: in the interpreter of
-  jax 0.11, races looked for (``tests/kernels/pallas_gpu_test.py``).
-* They lower for CUDA with jax 0.10 and 0.11, the budget of shared memory included (the same file).
+* Numerics of all products and of the block norms, barriers, ragged tokens, empty lines and free slots, in the
+  interpreter of jax 0.11, where no race was found (``tests/kernels/gpu_interpreter_test.py``). It runs products at
+  once, so it does not show that a stage of shared memory outlives the product that reads it.
+* They lower for CUDA with jax 0.10 and 0.11, shared memory counted (``tests/kernels/pallas_gpu_test.py``).
 * They compile to machine code for sm_90a without spilled registers (``benchmarks/gpu_compile.py``, optional).
-* On a GPU nothing was run yet: time, and numerics on the real tensor cores, wait for ``make test-gpu`` and
-  ``benchmarks/kernels.py`` on a Hopper GPU.
+* On a GPU nothing was run yet: numerics on real tensor cores wait for ``make test-gpu``, every time for
+  ``benchmarks/kernels.py``, both on a Hopper GPU.
+
+Pallas for Mosaic GPU takes no ``pl.CostEstimate``, so XLA counts no operations for these kernels.
 """
 
 from __future__ import annotations
