@@ -14,7 +14,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-gpu lint results format lock clean
+.PHONY: help quickstart test test-slow test-gpu compile-gpu lint results format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -45,6 +45,10 @@ test-slow: $(VENV)/.tests ## the tests that are left out of the gate
 test-gpu: $(VENV)/.tests ## the tests that need a Hopper GPU
 	$(PIP) install --quiet --constraint $(PINS) --editable '.[cuda]'
 	$(BIN)/python -m pytest --confcutdir=tests/gpu tests/gpu
+
+compile-gpu: $(VENV)/.runs ## compile the kernels for Hopper without a GPU (optional: downloads 4 GB)
+	$(PIP) install --quiet --constraint $(PINS) --editable '.[cuda]'
+	$(BIN)/python -m benchmarks.gpu_compile
 
 lint: $(VENV)/.tests ## lint, formatting, types, import rules
 	$(BIN)/ruff check .

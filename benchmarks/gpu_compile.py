@@ -1,6 +1,7 @@
 """Compiles the kernels for Hopper without a GPU and shows what the assembler made of them.
 
-    python -m benchmarks.gpu_compile                # needs a CUDA plugin of jax (the ``cuda`` extra) and no GPU
+    make compile-gpu                                # installs the ``cuda`` extra first; needs no GPU
+    python -m benchmarks.gpu_compile                # with a CUDA plugin of jax
     python -m benchmarks.gpu_compile --chip h100 --json compiled.json
 
 For every block and dtype the three products and the block norms are compiled to PTX and by ptxas to machine code for
