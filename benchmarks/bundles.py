@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,14 @@ class Way:
 
     runs: int
     products: int
+
+
+def dump_schedules(folder: Path) -> None:
+    """Let the TPU compiler of this process write its schedules to ``folder``; it reads this once, when it is loaded."""
+    os.environ["LIBTPU_INIT_ARGS"] = (
+        f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true --xla_jf_debug_level=1 "
+        "--xla_jf_dump_llo_pass_label_regex=final_bundles"
+    )
 
 
 def read_schedule(path: Path) -> list[Bundle]:

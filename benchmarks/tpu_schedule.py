@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,7 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.bundles import Bundle, loops, read_schedule, ways
+from benchmarks.bundles import Bundle, dump_schedules, loops, read_schedule, ways
 from benchmarks.dense_tpu import FORWARD_TILES, GRADIENT_TILES, dense_gradient, dense_product
 from benchmarks.measuring import table_line, write_json
 from sparsejax.hardware.chips import Chip, chip_named
@@ -110,14 +109,6 @@ def floor(chip: Chip) -> float:
     return 2 * _UNIT * _CORES[chip.name] * _CLOCK_GHZ[chip.name] * 1e9 / chip.peak_flops
 
 
-def dump_schedules(folder: Path) -> None:
-    """Let the TPU compiler write its schedules to ``folder``; to be called before the first compilation."""
-    os.environ["LIBTPU_INIT_ARGS"] = (
-        f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true --xla_jf_debug_level=1 "
-        "--xla_jf_dump_llo_pass_label_regex=final_bundles"
-    )
-
-
 def schedules(function: Callable[..., Any], arguments: Any, folder: Path) -> dict[str, list[Bundle]]:
     """Compile and read what the compiler wrote: the schedule of every program that multiplies, by file name."""
     for old in folder.iterdir():
@@ -139,6 +130,19 @@ def only(found: Mapping[str, list[Bundle]]) -> list[Bundle]:
     return next(iter(found.values()))
 
 
+def nested(schedule: list[Bundle], count: int) -> list[range]:
+    """The loops of a kernel, longest first; a grid of one step has no loop, and its step is the whole program.
+
+    Raises:
+      RuntimeError: the kernel does not have ``count`` loops, so this file no longer describes it.
+    """
+    found = loops(schedule)
+    found = [range(len(schedule)), *found] if len(found) == count - 1 else found
+    if len(found) != count:
+        raise RuntimeError(f"expected a kernel with {count} loops, found {found}")
+    return found
+
+
 def line_row(problem: Problem, product: str, folder: Path) -> Row:
     """``forward`` or ``input_gradient``: one loop over the lines of a step, in it one over full products."""
     grid, by_row = problem.grid, product == "input_gradient"
@@ -151,7 +155,7 @@ def line_row(problem: Problem, product: str, folder: Path) -> Row:
     arguments = (problem.array(problem.tokens, width), problem.array(problem.slots, *grid.block))
     lists = (problem.numbers(n) for n in (lines, lines, problem.slots, problem.slots))
     schedule = only(schedules(multiply, (*arguments, *lists), folder))
-    step, line, full = loops(schedule)
+    step, line, full = nested(schedule, 3)
     share = (len(step) - len(line)) / tiles.lines
     return _row(problem, product, tiles.tokens, one_run(schedule, line), share, len(full) / tiles.unroll)
 
@@ -167,7 +171,7 @@ def gradient_row(problem: Problem, folder: Path) -> Row:
     arguments = (problem.array(tokens, grid.shape[0]), problem.array(tokens, grid.shape[1]))
     lists = (problem.numbers(n) for n in (problem.slots, grid.columns, grid.columns, grid.columns))
     schedule = only(schedules(gradient, (*arguments, *lists), folder))
-    step, column, *others = loops(schedule)
+    step, column, *others = nested(schedule, 5)
     (full,) = (loop for loop in others if loop.start in column)
     clear, turn = sorted((loop for loop in others if loop.start not in column), key=lambda loop: loop.start)
     panels, passes = -(-tokens // tiles.tokens), -(-problem.slots // tiles.slots)

@@ -4,8 +4,11 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
+
+from benchmarks.bundles import dump_schedules
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The shipped configs are tested as they are without books (configs/prose.py).
@@ -24,9 +27,20 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+    # Beside it what the TPU compiler writes of its schedules, which tests of the benchmark read.
+    _schedules = Path(_cache, "schedules")
+    _schedules.mkdir()
+    dump_schedules(_schedules)
+    os.environ["SPARSEJAX_TEST_SCHEDULES"] = str(_schedules)
 
 # These need a GPU, which the settings above hide: see tests/gpu/conftest.py.
 collect_ignore = ["gpu"]
+
+
+@pytest.fixture
+def schedules_folder() -> Path:
+    """Where the TPU compiler writes its schedules."""
+    return Path(os.environ["SPARSEJAX_TEST_SCHEDULES"])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

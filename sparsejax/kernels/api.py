@@ -49,6 +49,11 @@ def unsupported(implementation: str, grid: BlockGrid, dtype: DTypeLike) -> str:
     return IMPLEMENTATIONS[implementation].unsupported(grid, dtype)
 
 
+def kernel_of(implementation: str) -> str:
+    """The implementation's name without its chip, for scopes: XLA cuts the name of an operation at an @."""
+    return implementation.partition("@")[0]
+
+
 def described(grid: BlockGrid, dtype: DTypeLike) -> str:
     """Shape, block and dtype as errors name them."""
     (K, N), (bk, bn) = grid.shape, grid.block
@@ -77,7 +82,7 @@ def block_matmul(x: jax.Array, weight: BlockSparse, *, implementation: str) -> j
     check_operands(x, weight, implementation)
     K, N = weight.grid.shape
     x_TK = x.reshape(math.prod(x.shape[:-1]), K)
-    with jax.named_scope(f"block_matmul_{implementation}"):
+    with jax.named_scope(f"block_matmul_{kernel_of(implementation)}"):
         y_TN = _product(implementation, weight.grid, x_TK, weight.values, weight.index)
     return y_TN.reshape(*x.shape[:-1], N)
 
@@ -119,7 +124,7 @@ def _product_backward(
 ) -> tuple[Any, ...]:
     x_TK, values, index = residuals
     weight = BlockSparse(values.astype(x_TK.dtype), index, grid)
-    with jax.named_scope(f"block_matmul_{name}_backward"):
+    with jax.named_scope(f"block_matmul_{kernel_of(name)}_backward"):
         gx_TK, gvalues = IMPLEMENTATIONS[name].backward(x_TK, weight, gy_TN)
     return gx_TK.astype(x_TK.dtype), gvalues.astype(values.dtype), None
 
