@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument("--chip", choices=CHIPS, default="h200")
     parser.add_argument("--json", default="", metavar="FILE", help="also write the rows there")
     arguments = parser.parse_args()
-    if not any(importlib.util.find_spec(f"jax_plugins.xla_cuda{version}") for version in (12, 13)):
+    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
         print("benchmarks.gpu_compile: needs a CUDA plugin of jax: pip install 'sparsejax[cuda]'", file=sys.stderr)
         return 2
     # Read when the first kernel compiles. What is kept: PTX, and what ptxas says.
