@@ -42,9 +42,8 @@ from sparsejax.topology.blocks import BlockGrid
 PRODUCTS = ("forward", "input_gradient", "value_gradient")
 # Sides of a block that fill the matrix unit of a chip.
 PROPER_BLOCK = {"v4": 128, "v5e": 128, "v5p": 128, "v6e": 256, "tpu7x": 256}
-# Clock of a TensorCore in GHz and TensorCores of a device: what published peaks imply for 4 units of 128 or 256.
+# Clock of a TensorCore in GHz, which published peaks imply for 4 units of 128 or 256.
 _CLOCK_GHZ = {"v4": 1.05, "v5e": 1.5, "v5p": 1.75, "v6e": 1.75, "tpu7x": 2.2}
-_CORES = {"v4": 2, "v5e": 1, "v5p": 2, "v6e": 1, "tpu7x": 1}
 _UNIT = 128 * 128 * 512
 
 
@@ -106,7 +105,7 @@ class Problem:
 
 def floor(chip: Chip) -> float:
     """Cycles a unit that the matrix units of one TensorCore need at peak."""
-    return 2 * _UNIT * _CORES[chip.name] * _CLOCK_GHZ[chip.name] * 1e9 / chip.peak_flops
+    return 2 * _UNIT * tpu_tiles.CORES[chip.name] * _CLOCK_GHZ[chip.name] * 1e9 / chip.peak_flops
 
 
 def schedules(function: Callable[..., Any], arguments: Any, folder: Path) -> dict[str, list[Bundle]]:

@@ -26,6 +26,8 @@ _USABLE_SMEM_BYTES = 800 * 2**10
 LANES = 128
 # Two inputs and outputs a panel: one in use, one on its way.
 _BUFFERS = 2
+# TensorCores that share the first axis of a kernel's grid; each has VMEM of its own.
+CORES = {"v4": 2, "v5e": 1, "v5p": 2, "v6e": 1, "tpu7x": 1}
 # Rows of the widest matrix unit.
 _UNIT_WIDTH = 256
 # Longest panels to try.
@@ -85,7 +87,7 @@ def line_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTyp
     (wide, across), (side, contracted) = (grid.shape[::-1], (bk, bn)) if by_row else (grid.shape, (bn, bk))
     unroll = min(_UNROLL, wide // contracted)
     values, smallest = slots * bk * bn * size, 0
-    for panel in _panels(tokens, 32 // size):
+    for panel in _panels(tokens, 32 // size, CORES[chip.name]):
         # The gathered operand of one product, its sum and the running sum.
         working = panel * unroll * contracted * size + 2 * panel * side * 4
         for lines in (max(1, min(outputs, across) // side) for outputs in _OUTPUTS):
@@ -111,14 +113,16 @@ def value_tiles(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTy
     unroll, a_sum = min(_UNROLL, K // bk), bk * bn * 4
     budget, needed, fitting = usable_vmem(chip), 0, []
     # Tokens are contracted, so a panel fills the matrix unit only in multiples of its width.
-    panels = _panels(tokens, _UNIT_WIDTH if tokens >= _UNIT_WIDTH else 32 // size)
+    panels = _panels(tokens, _UNIT_WIDTH if tokens >= _UNIT_WIDTH else 32 // size, 1)
+    cores = min(CORES[chip.name], slots)
     # Where panels end past the last token every product has to mask, a quarter more bundles.
     for panel in [panel for panel in panels if tokens % panel == 0] or panels:
         # Both panels twice, the turned one, the gathered operand of one product and its result.
         held = panel * (_BUFFERS * (K + N) + K + unroll * bk) * size + unroll * a_sum
         needed = held + _BUFFERS * unroll * a_sum
         if needed <= budget:
-            passes = -(-slots * _BUFFERS * a_sum // (budget - held))
+            # Cores divide the passes among themselves.
+            passes = -(-slots * _BUFFERS * a_sum // ((budget - held) * cores)) * cores
             slots_a_pass = -(-slots // passes)
             tiles = ValueTiles(panel, unroll, slots_a_pass, held + _BUFFERS * slots_a_pass * a_sum)
             bundles = _PRODUCT_BUNDLES / panel + passes * _TURN_BUNDLES * grid.rows / grid.columns
@@ -160,7 +164,7 @@ def groups(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLik
     return min(panels) >= min(_JOINT_PANEL, tokens)
 
 
-def _panels(tokens: int, multiple: int) -> tuple[int, ...]:
-    """Panel lengths to try, longest first: the tokens cut into equal parts, rounded up to a multiple."""
-    even = (-(-tokens // -(-tokens // limit)) for limit in _PANELS)
-    return tuple(dict.fromkeys(-(-panel // multiple) * multiple for panel in even))
+def _panels(tokens: int, multiple: int, cores: int) -> tuple[int, ...]:
+    """Panel lengths to try, longest first: the tokens cut into equal parts, as many for every core, rounded up."""
+    parts = (-(-tokens // (limit * cores)) * cores for limit in _PANELS)
+    return tuple(dict.fromkeys(-(-tokens // (part * multiple)) * multiple for part in parts))

@@ -58,11 +58,6 @@ def value_gradient(
     """
     (T, K), N, n, (bk, bn) = x_TK.shape, gy_TN.shape[1] // parts, place.shape[0], block
     passes, panels = pl.cdiv(n, tiles.slots), pl.cdiv(T, tiles.tokens)
-    # The columns that have slots in each pass.
-    begin = jnp.arange(passes, dtype=jnp.int32) * tiles.slots
-    find = functools.partial(jnp.searchsorted, method="compare_all")
-    first = find(columns.stop, begin, side="right").astype(jnp.int32)
-    after = find(columns.start, begin + tiles.slots, side="left").astype(jnp.int32)
     grid_spec = pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=6,
         grid=(passes, panels),
@@ -79,8 +74,7 @@ def value_gradient(
         bytes_accessed=passes * T * (K + N) * size + 4 * n * bk * bn,
         transcendentals=0,
     )
-    ragged = T % tiles.tokens
-    kernel = functools.partial(_kernel, tiles=tiles, block=block, tail=ragged)
+    kernel = functools.partial(_kernel, tiles=tiles, block=block, tail=T % tiles.tokens)
     return pl.pallas_call(
         kernel,
         grid_spec=grid_spec,
@@ -90,7 +84,15 @@ def value_gradient(
         ),
         cost_estimate=cost,
         name=name,
-    )(first, after, *columns, place, x_TK, gy_TN)
+    )(*_columns_of_passes(columns, passes, tiles.slots), *columns, place, x_TK, gy_TN)
+
+
+def _columns_of_passes(columns: StoredColumns, passes: int, slots: int) -> tuple[jax.Array, jax.Array]:
+    """The first column with slots in each pass, and the one behind the last; ``[passes]`` int32 each."""
+    begin = jnp.arange(passes, dtype=jnp.int32) * slots
+    find = functools.partial(jnp.searchsorted, method="compare_all")
+    first = find(columns.stop, begin, side="right").astype(jnp.int32)
+    return first, find(columns.start, begin + slots, side="left").astype(jnp.int32)
 
 
 def _kernel(

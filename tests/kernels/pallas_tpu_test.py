@@ -155,5 +155,5 @@ def test_tiles_hold_what_they_promise(chip, shape, tokens):
 
 def test_v4_is_too_small_for_the_layers_of_7b():
     grid = BlockGrid((11008, 4096), (128, 128))
-    with pytest.raises(ConfigError, match="needs 1[56] MiB of VMEM and v4 has 14"):
+    with pytest.raises(ConfigError, match=r"needs 1[56] MiB of VMEM and v4 has 14"):
         tpu_tiles.line_tiles(chip_named("v4"), grid, grid.cells // 8, 8192, "bfloat16", by_row=False)
