@@ -88,6 +88,9 @@ def split_slots(slots: jax.Array, weights: Sequence[BlockSparse]) -> tuple[jax.A
 def join_columns(outputs: Sequence[jax.Array], grid: BlockGrid) -> jax.Array:
     """Outputs ``[T, N_w]`` of the weights as the output ``[T, N]`` of the one they make together on ``grid``."""
     tokens, shares = outputs[0].shape[0], _column_shares(grid)
+    # An axis of one share would be a layout of its own to XLA, and cost a copy of every output.
+    if shares == 1:
+        return jnp.concatenate(outputs, axis=1)
     return jnp.concatenate([y.reshape(tokens, shares, -1) for y in outputs], axis=2).reshape(tokens, -1)
 
 
@@ -95,6 +98,8 @@ def split_columns(y_TN: jax.Array, grids: Sequence[BlockGrid]) -> tuple[jax.Arra
     """The inverse of ``join_columns``."""
     tokens, shares = y_TN.shape[0], _column_shares(grids[0])
     first = _offsets([grid.shape[1] // shares for grid in grids])
+    if shares == 1:
+        return tuple(y_TN[:, a:b] for a, b in itertools.pairwise(first))
     y_TSN = y_TN.reshape(tokens, shares, -1)
     return tuple(y_TSN[:, :, a:b].reshape(tokens, -1) for a, b in itertools.pairwise(first))
 
