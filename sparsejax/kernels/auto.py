@@ -6,12 +6,16 @@ which backend is present.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sparsejax.config import ConfigError
+from sparsejax.hardware.chips import chip_named
 from sparsejax.hardware.target import Target
+from sparsejax.kernels import tpu_tiles
 from sparsejax.kernels.api import IMPLEMENTATIONS, described, unsupported
 from sparsejax.topology.blocks import Balance, BlockGrid
 
@@ -27,7 +31,7 @@ KERNELS = ("pallas_tpu", "pallas_gpu")
 # wall clock; one core of an Intel Sapphire Rapids server, jax 0.10.2. Cells above 0.9 could go either way.
 #
 # gpu and tpu have no rows: loops of small products and gathers of activation slabs lose to one dense product on both
-# (estimated at 0.85 of dense or worse before launch costs), so without a kernel of their own they get transient.
+# (estimated at 0.85 of dense or worse before launch costs).
 XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[int, Mapping[Block, Mapping[float, float]]]] = {
     ("cpu", "none"): {
         512: {
@@ -59,7 +63,25 @@ XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[int, Mapping[Block, Mapping
     },
 }
 
-# Below this ratio xla is chosen; above it transient, whose time is that of the dense product give or take 5 %.
+# Bundles of pallas_tpu over those of a dense product for the same multiplications, forward + backward, where lines have
+# one block and where they have four, by chip and side of a block. Times density it is the ratio to the dense layer.
+#
+# Counted, not timed: `python -m benchmarks.tpu_schedule`, in the schedules of the TPU compiler that jax 0.10.2 pins;
+# the dense product is the faster of a tuned one and XLA's, at no less than what the matrix units need.
+#
+# pallas_gpu has no rows: until it has run on a GPU, it is taken by name only.
+PALLAS_TPU_OVER_DENSE: Mapping[tuple[str, int], tuple[float, float]] = {
+    ("v4", 128): (3.45, 1.65),
+    ("v5e", 128): (1.35, 1.0),
+    ("v5p", 128): (1.45, 1.03),
+    ("v6e", 128): (4.1, 2.5),
+    ("v6e", 256): (1.5, 1.1),
+    ("tpu7x", 128): (4.1, 2.5),
+    ("tpu7x", 256): (1.75, 1.05),
+}
+_LONG_LINE = 4
+
+# Below this ratio a sparse product is chosen; above it transient, which takes the dense product's time within 5 %.
 _WORTHWHILE = 0.95
 
 # A request of 0.25 may be realised as 0.26: it is still the cell of 0.25.
@@ -80,7 +102,8 @@ def resolve(implementation: str, *, target: Target, grid: BlockGrid, density: fl
     Returns:
       A key of ``IMPLEMENTATIONS``; for a kernel with the chip, for example ``"pallas_tpu@v5e"``.
 
-    Under ``"auto"`` a weight that was not measured counts as the widest measured one that fits inside it, a block
+    Under ``"auto"`` a TPU gets its kernel where the schedules say that it issues less than the dense product does.
+    Elsewhere a weight that was not measured counts as the widest measured one that fits inside it, a block
     likewise, a density as the next higher measured one (one up to a tenth below it still counts, because counts are
     rounded to whole blocks); without such a cell the answer is ``"transient"``.
 
@@ -88,7 +111,7 @@ def resolve(implementation: str, *, target: Target, grid: BlockGrid, density: fl
       ConfigError: the implementation is unknown, has no tiles for the chip, or does not support grid or dtype.
     """
     if implementation == "auto":
-        return _measured_best(target, grid, density)
+        return _best_on_tpu(target, grid, density, dtype) if target.platform == "tpu" else _best(target, grid, density)
     name = f"{implementation}@{target.chip}" if implementation in KERNELS else implementation
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"model.implementation={implementation}: {_no_such(implementation, target)}")
@@ -107,7 +130,18 @@ def _no_such(implementation: str, target: Target) -> str:
     return f"is for {', '.join(chips)}, and this run is on {device}; use auto"
 
 
-def _measured_best(target: Target, grid: BlockGrid, density: float) -> str:
+def _best_on_tpu(target: Target, grid: BlockGrid, density: float, dtype: DTypeLike) -> str:
+    name = f"pallas_tpu@{target.chip}"
+    sides = [side for chip, side in PALLAS_TPU_OVER_DENSE if chip == target.chip and side <= min(grid.block)]
+    if target.chip is None or not sides or unsupported(name, grid, dtype) or jnp.dtype(dtype) != jnp.bfloat16:
+        return "transient"
+    one, four = PALLAS_TPU_OVER_DENSE[target.chip, max(sides)]
+    ratio = density * (four if density * min(grid.rows, grid.columns) >= _LONG_LINE else one)
+    fits = tpu_tiles.fits(chip_named(target.chip), grid, math.ceil(density * grid.cells), dtype)
+    return name if fits and ratio < _WORTHWHILE else "transient"
+
+
+def _best(target: Target, grid: BlockGrid, density: float) -> str:
     by_side = XLA_OVER_DENSE.get((target.platform, grid.balance), {})
     sides = [side for side in by_side if side <= min(grid.shape)]
     if grid.unstructured or not sides:

@@ -152,6 +152,17 @@ def unsupported(grid: BlockGrid, dtype: DTypeLike) -> str:
     return ""
 
 
+def fits(chip: Chip, grid: BlockGrid, slots: int, dtype: DTypeLike) -> bool:
+    """Whether all three products fit the chip with the shortest panels, so at any number of tokens."""
+    try:
+        for by_row in (False, True):
+            line_tiles(chip, grid, slots, _PANELS[-1], dtype, by_row=by_row)
+        value_tiles(chip, grid, slots, _PANELS[-1], dtype)
+    except ConfigError:
+        return False
+    return True
+
+
 def groups(chip: Chip, grid: BlockGrid, slots: int, tokens: int, dtype: DTypeLike) -> bool:
     """Whether several weights of one input gain by being this one: if the panels of its products stay long.
 

@@ -49,7 +49,6 @@ def test_reading_the_table(block, density, want):
 
 def test_balance_and_platform_have_their_own_cells():
     assert resolved((16, 16), 0.5, balance="column") == "xla"
-    assert resolved((128, 128), 0.25, target=Target("tpu", "v5e")) == "transient"
     assert resolved((128, 128), 0.25, target=Target("gpu", "h200")) == "transient"
 
 
@@ -76,3 +75,22 @@ def test_a_name_is_returned_as_it_is_or_refused_in_one_line():
         auto.resolve("xla", target=CPU, grid=grid, density=0.5, dtype="float32")
     with pytest.raises(ConfigError, match="use one of auto, reference, transient, xla, bcoo"):
         auto.resolve("fast", target=CPU, grid=grid, density=0.5, dtype="float32")
+
+
+def on_tpu(chip: str, side: int, density: float, shape: tuple[int, int] = (1024, 1024), dtype="bfloat16") -> str:
+    grid = BlockGrid(shape, (side, side))
+    return auto.resolve("auto", target=Target("tpu", chip), grid=grid, density=density, dtype=dtype)
+
+
+def test_a_tpu_gets_its_kernel_where_it_issues_less_than_the_dense_product(monkeypatch):
+    table = {("v5e", 128): (1.5, 1.0), ("v6e", 128): (4.0, 2.0), ("v6e", 256): (1.5, 1.0)}
+    monkeypatch.setattr(auto, "PALLAS_TPU_OVER_DENSE", table)
+    assert on_tpu("v5e", 128, 0.5) == on_tpu("v5e", 256, 0.25) == "pallas_tpu@v5e"
+    assert on_tpu("v5e", 128, 0.96) == "transient"
+    # Two blocks a line, then four.
+    assert on_tpu("v6e", 128, 0.25) == "transient"
+    assert on_tpu("v6e", 128, 0.25, shape=(2048, 2048)) == on_tpu("v6e", 256, 0.25) == "pallas_tpu@v6e"
+    # Blocks that it does not take, a chip without a row, float32, which was not counted, and what does not fit.
+    assert on_tpu("v5e", 64, 0.1) == on_tpu("v4", 128, 0.1) == "transient"
+    assert on_tpu("v5e", 128, 0.1, dtype="float32") == "transient"
+    assert on_tpu("v5e", 128, 0.5, shape=(16384, 16384)) == "transient"
