@@ -6,7 +6,7 @@ libraries run fastest. With column j holding the blocks (row_1, V_1) .. (row_R, 
 
     forward    Y_j^T       = [V_1; ..; V_R]^T  [x_f[row_1]; ..; x_f[row_R]]       [bn, T]
     backward   dV_r        = x_f[row_r] dY_j                                      [bk, bn]
-               dX_f[row_r] += V_r dY_j^T                                          [bk, T]
+               dX[row_r]  += dY_j V_r^T                                           [T, bk]
 
 There is no padding to a maximum count, no copy of the weight in row order, no dense weight or gradient. Y is
 written and dY is read token-major, column by column, so neither is held a second time. Two forms differ in where a
@@ -41,6 +41,8 @@ from sparsejax.topology.blocks import BlockGrid, BlockIndex, BlockSparse
 # Smallest inner width U * bk of one product in the pointer form: narrower ones are dominated by the update of Y_j,
 # wider ones multiply more zeros at the end of a column.
 _CHUNK_WIDTH = 64
+# From this bk on dX is summed token-major, bk numbers at a time: shorter runs of memory cost more than turning it back.
+_WIDE_SIDE = 64
 
 
 def feature_major(activation_TK: jax.Array, side: int) -> jax.Array:
@@ -51,19 +53,6 @@ def feature_major(activation_TK: jax.Array, side: int) -> jax.Array:
 def _gather_slabs(x_f: jax.Array, rows: jax.Array) -> jax.Array:
     """The slabs of some block rows, stacked: ``[R * bk, T]``."""
     return x_f.at[rows].get(mode="clip").reshape(-1, x_f.shape[-1])
-
-
-def _add_slabs(gx_f: jax.Array, rows: jax.Array, slabs: jax.Array) -> jax.Array:
-    """``gx_f[rows[r]] += slabs[r]``; ``slabs`` is ``[R * bk, T]``."""
-    slabs = slabs.reshape(rows.shape[0], *gx_f.shape[1:])
-
-    def add(r: jax.Array, gx_f: jax.Array) -> jax.Array:
-        row = lax.dynamic_index_in_dim(rows, r, keepdims=False, allow_negative_indices=False)
-        slab = lax.dynamic_index_in_dim(slabs, r, allow_negative_indices=False)
-        slab = lax.dynamic_index_in_dim(gx_f, row, allow_negative_indices=False) + slab
-        return lax.dynamic_update_index_in_dim(gx_f, slab, row, 0, allow_negative_indices=False)
-
-    return lax.fori_loop(0, rows.shape[0], add, gx_f)
 
 
 def _read_column(activation_TN: jax.Array, column: jax.Array, width: int) -> jax.Array:
@@ -97,6 +86,31 @@ def token_major(activation_f: jax.Array) -> jax.Array:
 def _stacked(values: jax.Array) -> jax.Array:
     """``[R, bk, bn] -> [R * bk, bn]``."""
     return values.reshape(-1, values.shape[-1])
+
+
+def _no_gx(x_f: jax.Array) -> jax.Array:
+    """A dX of zeros: ``[T, K]`` where block rows are wide, ``[K/bk, bk, T]`` where they are not."""
+    sides, side, tokens = x_f.shape
+    shape = (tokens, sides * side) if side >= _WIDE_SIDE else x_f.shape
+    return jnp.zeros(shape, accumulation_dtype(x_f.dtype))
+
+
+def _add_column(gx: jax.Array, rows: jax.Array, values: jax.Array, gy_j: jax.Array) -> jax.Array:
+    """Add what one column gives to dX: ``dY_j V_r^T`` at block row ``rows[r]``, one block row after another."""
+    side, token_major_gx = values.shape[1], gx.ndim == 2
+    # Products of all blocks at once, [T, R * bk] or [R * bk, T].
+    parts = dot(gy_j, _stacked(values).T) if token_major_gx else dot(_stacked(values), gy_j.T)
+
+    def add(r: jax.Array, gx: jax.Array) -> jax.Array:
+        row = lax.dynamic_index_in_dim(rows, r, keepdims=False, allow_negative_indices=False)
+        if token_major_gx:
+            part = _read_column(gx, row, side) + _read_column(parts, r, side)
+            return lax.dynamic_update_slice_in_dim(gx, part, row * side, axis=1, allow_negative_indices=False)
+        part = lax.dynamic_slice_in_dim(parts, r * side, side, allow_negative_indices=False)
+        part = lax.dynamic_index_in_dim(gx, row, allow_negative_indices=False) + part
+        return lax.dynamic_update_index_in_dim(gx, part, row, 0, allow_negative_indices=False)
+
+    return lax.fori_loop(0, rows.shape[0], add, gx)
 
 
 class _Columns(NamedTuple):
@@ -148,22 +162,22 @@ def _balanced_forward(x_f: jax.Array, weight: BlockSparse, index: BlockIndex) ->
 def _balanced_backward(
     x_f: jax.Array, weight: BlockSparse, index: BlockIndex, gy_TN: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    wide, bn = accumulation_dtype(x_f.dtype), weight.grid.block[1]
-    gx_f = jnp.zeros(x_f.shape, wide)
+    bn = weight.grid.block[1]
+    gx = _no_gx(x_f)
 
-    def column(gx_f: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def column(gx: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         col, rows, values = block
         gy_j = _read_column(gy_TN, col, bn)
         gvalues_j = dot(_gather_slabs(x_f, rows), gy_j)
-        return _add_slabs(gx_f, rows, dot(_stacked(values), gy_j.T)), gvalues_j.reshape(values.shape)
+        return _add_column(gx, rows, values, gy_j), gvalues_j.reshape(values.shape)
 
     slots, parts = [], []
     for group in _static_columns(weight.grid, weight.values.shape[0]):
         blocks = (jnp.asarray(group.col), _take(index.rows, group.slot), _take(weight.values, group.slot))
-        gx_f, gvalues = lax.scan(column, gx_f, blocks)
+        gx, gvalues = lax.scan(column, gx, blocks)
         slots.append(group.slot.reshape(-1))
         parts.append(gvalues.reshape(-1, *weight.grid.block))
-    return gx_f, _take(jnp.concatenate(parts), np.argsort(np.concatenate(slots)))
+    return gx, _take(jnp.concatenate(parts), np.argsort(np.concatenate(slots)))
 
 
 class _Ranges(NamedTuple):
@@ -228,23 +242,23 @@ def _pointer_backward(
     n, wide, slots = weight.values.shape[0], accumulation_dtype(x_f.dtype), _chunk_slots(weight.grid)
     # The last chunk of a column may reach past it. What it writes there is 0, and ranges are visited in storage
     # order, so the column that owns those slots overwrites it; slots - 1 spare ones absorb the end.
-    carry = (jnp.zeros(x_f.shape, wide), jnp.zeros((n + slots - 1, *weight.grid.block), wide))
+    carry = (_no_gx(x_f), jnp.zeros((n + slots - 1, *weight.grid.block), wide))
 
     def column(carry: tuple[jax.Array, jax.Array], place: _Ranges) -> tuple[tuple[jax.Array, jax.Array], None]:
         gy_j = _read_column(gy_TN, place.col, weight.grid.block[1])
 
         def add_chunk(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            gx_f, gvalues = carry
+            gx, gvalues = carry
             chunk = _read_chunk(weight, index, place.start + i * slots, place.stop)
             gchunk = dot(_gather_slabs(x_f, chunk.rows), gy_j).reshape(chunk.values.shape)
             gvalues = lax.dynamic_update_slice_in_dim(gvalues, jnp.where(chunk.mine, gchunk, 0), chunk.slot, 0)
-            return _add_slabs(gx_f, chunk.rows, dot(_stacked(chunk.values), gy_j.T)), gvalues
+            return _add_column(gx, chunk.rows, chunk.values, gy_j), gvalues
 
         chunks = lax.div(place.stop - place.start + (slots - 1), jnp.int32(slots))
         return lax.fori_loop(0, chunks, add_chunk, carry), None
 
-    (gx_f, gvalues), _ = lax.scan(column, carry, _pointer_ranges(index, weight.grid))
-    return gx_f, gvalues[:n]
+    (gx, gvalues), _ = lax.scan(column, carry, _pointer_ranges(index, weight.grid))
+    return gx, gvalues[:n]
 
 
 def _block_index(weight: BlockSparse) -> BlockIndex:
@@ -262,8 +276,8 @@ def forward(x_TK: jax.Array, weight: BlockSparse) -> jax.Array:
 def backward(x_TK: jax.Array, weight: BlockSparse, gy_TN: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both gradients in one loop over the columns, from the same gathered slabs."""
     form = _balanced_backward if weight.grid.balance == "column" else _pointer_backward
-    gx_f, gvalues = form(feature_major(x_TK, weight.grid.block[0]), weight, _block_index(weight), gy_TN)
-    return token_major(gx_f), gvalues
+    gx, gvalues = form(feature_major(x_TK, weight.grid.block[0]), weight, _block_index(weight), gy_TN)
+    return gx if gx.ndim == 2 else token_major(gx), gvalues
 
 
 def _unsupported(grid: BlockGrid, dtype: DTypeLike) -> str:
