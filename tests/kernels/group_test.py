@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
+from sparsejax.hardware.chips import chip_named
 from sparsejax.kernels import api
 from sparsejax.kernels.group import block_matmul_group
 from sparsejax.kernels.implementation import Implementation
+from sparsejax.kernels.tpu_tiles import line_tiles
 from sparsejax.kernels.xla import XLA
 from sparsejax.topology.blocks import BlockGrid, BlockSparse
 from tests.kernels.cases import Case, balanced, dense_float64, make_weight, scattered
@@ -127,3 +129,12 @@ def test_weights_that_differ_are_refused_in_one_line():
         with pytest.raises(ValueError, match="weights side by side must have the same") as caught:
             block_matmul_group(jnp.zeros((2, 32)), [one, other], implementation="xla")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("chip", "width", "joined"), [("v5e", 2 * 11264, True), ("v5p", 2 * 11264, False)])
+def test_a_tpu_joins_weights_where_its_panels_stay_long(chip, width, joined):
+    # Gate and up of a 7b model fit into one product on both; on the smaller VMEM only beside panels of 128 tokens.
+    grid = BlockGrid((4096, width), (128, 128))
+    slots = grid.cells // 4
+    assert line_tiles(chip_named(chip), grid, slots, 8192, jnp.bfloat16, by_row=True).tokens >= 128
+    assert api.IMPLEMENTATIONS[f"pallas_tpu@{chip}"].groups(grid, slots, 8192, jnp.bfloat16) == joined
