@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, check_operands, unsupported
+from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, check_operands, kernel_of, unsupported
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, Index
 from sparsejax.topology.concatenate import (
     check_alike,
@@ -57,7 +57,7 @@ def block_matmul_group(x: jax.Array, weights: Sequence[BlockSparse], *, implemen
     if not joins(implementation, x_TK, weights):
         return tuple(block_matmul(x, weight, implementation=implementation) for weight in weights)
     values, indices = tuple(weight.values for weight in weights), tuple(weight.index for weight in weights)
-    with jax.named_scope(f"block_matmul_group_{implementation}"):
+    with jax.named_scope(f"block_matmul_group_{kernel_of(implementation)}"):
         outputs = _product(implementation, grids, x_TK, values, indices)
     return tuple(y_TN.reshape(*x.shape[:-1], -1) for y_TN in outputs)
 
@@ -131,7 +131,7 @@ def _product_backward(
     name: str, grids: Grids, residuals: tuple[jax.Array, Arrays, tuple[Index, ...]], gradients: Arrays
 ) -> tuple[Any, ...]:
     x_TK, values, indices = residuals
-    with jax.named_scope(f"block_matmul_group_{name}_backward"):
+    with jax.named_scope(f"block_matmul_group_{kernel_of(name)}_backward"):
         gy_TN, each = join_columns(gradients, grids[0]), [(gy, 0) for gy in gradients]
         gx_TK, gvalues = joint_gradients(name, grids, x_TK, values, indices, gy_TN, each)
     return gx_TK, gvalues, None

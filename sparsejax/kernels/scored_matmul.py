@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, check_operands
+from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, check_operands, kernel_of
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, Index
 
 
@@ -64,7 +64,7 @@ def _product_forward(
 
 def _product_backward(name: str, grid: BlockGrid, residuals: Any, gy_TN: jax.Array) -> tuple[Any, ...]:
     x_TK, pull = residuals
-    with jax.named_scope(f"block_norms_{name}"):
+    with jax.named_scope(f"block_norms_{kernel_of(name)}"):
         norms_RC = IMPLEMENTATIONS[name].block_norms(x_TK, gy_TN, grid)
     return *pull(gy_TN), norms_RC, None
 

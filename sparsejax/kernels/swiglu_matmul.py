@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, check_operands
+from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, check_operands, kernel_of
 from sparsejax.kernels.group import joins, joint_gradients, joint_product
 from sparsejax.kernels.swiglu import gate_gradient, swiglu, up_gradient
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, Index
@@ -48,7 +48,7 @@ def swiglu_matmul(
     x_TK = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if joins(implementation, x_TK, (gate, up)):
         values, indices = (gate.values, up.values), (gate.index, up.index)
-        with jax.named_scope(f"swiglu_matmul_{implementation}"):
+        with jax.named_scope(f"swiglu_matmul_{kernel_of(implementation)}"):
             h_TN = _joint(implementation, checkpoint_as, gate.grid, x_TK, values, indices)
         return h_TN.reshape(*x.shape[:-1], -1)
     products = (block_matmul(x, weight, implementation=implementation) for weight in (gate, up))
@@ -75,7 +75,7 @@ def _joint_backward(
 ) -> tuple[Any, ...]:
     x_TK, values, indices, y_TN = residuals
     kernel = IMPLEMENTATIONS[name].swiglu_gradient
-    with jax.named_scope(f"swiglu_matmul_{name}_backward"):
+    with jax.named_scope(f"swiglu_matmul_{kernel_of(name)}_backward"):
         gy_TN = (kernel or _gradient)(y_TN, gh_TN, grid)
         each = [(gy_TN, 0), (gy_TN, 1)]
         if grid.shards > 1:
