@@ -149,9 +149,7 @@ def _kernel(
         count = jnp.minimum(stop_ref[column], offset + tiles.slots) - slot
         whole = lax.div(jnp.maximum(count - 1, 0), unroll)
         lax.fori_loop(0, whole, lambda i, _: add_product(column, slot + i * unroll, unroll), None)
-        ends = [
-            functools.partial(add_product, column, slot + whole * unroll, blocks) for blocks in range(1, unroll + 1)
-        ]
+        ends = [functools.partial(add_product, column, slot + whole * unroll, n) for n in range(1, unroll + 1)]
         lax.switch(count - whole * unroll, [lambda: None, *ends])
         return carry
 
