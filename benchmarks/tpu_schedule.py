@@ -283,7 +283,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--alone", action="store_true", help="leave out the dense products beside")
     parser.add_argument("--json", default="", help="file to write the rows and the conditions to")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.block % tpu_tiles.LANES:
+        parser.error(f"--block: {arguments.block} is not a multiple of {tpu_tiles.LANES}")
+    widest = arguments.block or max(PROPER_BLOCK[chip] for chip in arguments.chip)
+    if min(arguments.shape) < 4 * widest:
+        parser.error(f"--shape: both widths must hold 4 blocks of {widest}, for lines of 4")
+    if not 0 < arguments.density <= 1:
+        parser.error("--density: must be in (0, 1]")
+    if arguments.tokens < 1:
+        parser.error("--tokens: must be at least 1")
+    return arguments
 
 
 def main() -> None:

@@ -54,6 +54,23 @@ def test_floors_follow_from_peaks():
     assert floors == {"v4": 128, "v5e": 128, "v5p": 128, "v6e": 32, "tpu7x": 32}
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--chip", "h200"], "invalid choice"),
+        (["--block", "64"], "64 is not a multiple of 128"),
+        (["--chip", "v5e", "--shape", "2048", "384"], "must hold 4 blocks of 128"),
+        (["--density", "2"], "must be in"),
+        (["--tokens", "0"], "at least 1"),
+    ],
+)
+def test_bad_flags_exit_2(flags, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        tpu_schedule.parse_arguments(flags)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 # Bundles a unit of a line of 4 blocks of the chip's own size, 2048 x 5632 and 8192 tokens, rounded up: a kernel that
 # issues more has become slower. The dense products they were measured beside are in docs/PERFORMANCE.md.
 CEILINGS = {
