@@ -126,7 +126,8 @@ def _no_such(implementation: str, target: Target) -> str:
         legal = ("auto", *(name for name in IMPLEMENTATIONS if "@" not in name), *KERNELS)
         return f"unknown; use one of {', '.join(legal)}"
     chips = [name.partition("@")[2] for name in IMPLEMENTATIONS if name.startswith(f"{implementation}@")]
-    device = target.chip or f"a {target.platform} that is not in hardware/chips.py"
+    unlisted = "" if target.platform == "cpu" else " that is not in hardware/chips.py"
+    device = target.chip or f"a {target.platform}{unlisted}"
     return f"is for {', '.join(chips)}, and this run is on {device}; use auto"
 
 
