@@ -71,8 +71,9 @@ def test_bad_flags_exit_2(flags, words, capsys):
     assert words in capsys.readouterr().err
 
 
-# Bundles a unit of a line of 4 blocks of the chip's own size, 2048 x 5632 and 8192 tokens, rounded up, by
-# the compilers of both pinned versions of jax: a kernel that issues more has become slower. The dense products they were measured beside are in docs/PERFORMANCE.md.
+# Bundles a unit of a line of 4 blocks of the chip's own size, 2048 x 5632 and 8192 tokens, rounded up, by the compilers
+# of both pinned versions of jax: a kernel that issues more has become slower. The dense products they were measured
+# beside are in docs/PERFORMANCE.md.
 CEILINGS = {
     "v5e": {"forward": 125, "input_gradient": 131, "value_gradient": 122},
     "v5p": {"forward": 126, "input_gradient": 132, "value_gradient": 147},
