@@ -81,6 +81,7 @@ CASES = {
     "wide_column_shares": Case(BlockGrid((256, 512), (128, 128), 2, "columns"), scattered, free=2, tokens=23),
     "wide_row_shares": Case(BlockGrid((512, 256), (128, 128), 2, "rows"), scattered, free=1, tokens=40),
     "long_columns": Case(BlockGrid((1408, 128), (128, 128)), full, free=0, tokens=9),
+    "one_of_64": Case(BlockGrid((1024, 1024), (128, 128)), single, free=0, tokens=3),
     "rectangular": Case(BlockGrid((512, 512), (128, 256)), scattered, free=0, tokens=17),
     "wide_balanced": Case(BlockGrid((512, 384), (128, 128), balance="column"), balanced(5), free=0, tokens=16),
     "balanced": Case(BlockGrid((32, 48), (8, 8), balance="column"), balanced(15), free=0, tokens=7),

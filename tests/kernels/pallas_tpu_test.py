@@ -130,7 +130,12 @@ def test_a_weight_that_does_not_fit_is_refused_by_chip():
 
 def test_another_device_than_a_tpu_is_refused_by_name():
     grid = BlockGrid((512, 512), (128, 128))
-    for target, words in [(Target("cpu", None), "is on a cpu;"), (Target("tpu", None), "a tpu that is not in"), (Target("gpu", "h200"), "is on h200")]:
+    refused = {
+        Target("cpu", None): "is on a cpu;",
+        Target("tpu", None): "a tpu that is not in",
+        Target("gpu", "h200"): "is on h200",
+    }
+    for target, words in refused.items():
         with pytest.raises(ConfigError, match=f"pallas_tpu: is for v4, v5e, v5p, v6e, tpu7x.*{words}.*use auto"):
             auto.resolve("pallas_tpu", target=target, grid=grid, density=0.25, dtype="bfloat16")
 
