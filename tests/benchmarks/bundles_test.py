@@ -104,14 +104,14 @@ def above(rows: list[tpu_schedule.Row], ceilings: dict[str, int]) -> dict[str, f
     return {product: count for product, count in counts.items() if count > ceilings[product]}
 
 
-@pytest.mark.xdist_group("tpu")
+@pytest.mark.tpu
 @pytest.mark.parametrize("chip", CEILINGS)
 def test_bundles_of_short_panels_stay_below_their_ceilings(chip, schedules_folder):
     assert above(counted(chip, schedules_folder, "--alone", "--tokens", "512"), SHORT_CEILINGS[chip]) == {}
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("tpu")
+@pytest.mark.tpu
 @pytest.mark.parametrize("chip", CEILINGS)
 def test_bundles_beside_dense_products(chip, schedules_folder):
     """At most 1.05 of the tuned dense Pallas product; the values' gradient 1.25 of the faster of it and XLA's dot."""

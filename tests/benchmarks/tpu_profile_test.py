@@ -11,7 +11,7 @@ from sparsejax.models.sizes import Size
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("tpu")
+@pytest.mark.tpu
 def test_every_part_of_a_small_step_has_a_cost(monkeypatch, tmp_path, capsys):
     tiny = Size(name="60m", hidden=256, mlp=512, heads=4, layers=2, source="a test")
     monkeypatch.setitem(model_runs.SIZES, "60m", tiny)

@@ -50,7 +50,7 @@ def layers_loss(name: str, x: jax.Array, values: jax.Array, layers: BlockSparse)
 CHIPS_AND_DTYPES = [(chip, "bfloat16") for chip in pallas_tpu.CHIPS] + [("v5e", "float32"), ("v6e", "float32")]
 
 
-@pytest.mark.xdist_group("tpu")
+@pytest.mark.tpu
 @pytest.mark.parametrize(("chip", "dtype"), CHIPS_AND_DTYPES)
 def test_every_tpu_compiles_all_products_in_a_scan_with_checkpoint(chip, dtype):
     block = (128, 128) if chip in ("v4", "v5e", "v5p") else (256, 256)
@@ -64,7 +64,7 @@ def test_every_tpu_compiles_all_products_in_a_scan_with_checkpoint(chip, dtype):
     assert "[1024,1024]" not in text, "a dense weight or gradient"
 
 
-@pytest.mark.xdist_group("tpu")
+@pytest.mark.tpu
 def test_a_program_of_four_tpus_with_tokens_and_columns_shared_out():
     """Every device multiplies its tokens with its share of the columns; the sum of gX is the caller's."""
     described_device(chip_named("v5e"))  # waits for the compiler

@@ -77,7 +77,7 @@ def test_product_and_gradients_on_a_simulated_tpu(shards):
         assert_equals_dense("pallas_tpu@v5e", BlockGrid((256, 512), (128, 128), shards), tokens=3)
 
 
-@pytest.mark.xdist_group("tpu")
+@pytest.mark.tpu
 @pytest.mark.parametrize(("chip", "side"), [("v5e", 128), ("v6e", 256)])
 def test_product_and_gradients_compile_as_kernels_of_both_weights(chip, side):
     grid = BlockGrid((512, 1024), (side, side))

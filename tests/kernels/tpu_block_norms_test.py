@@ -51,7 +51,7 @@ def test_tiles_are_as_large_as_fits():
     assert norm_tiles(V5E, BlockGrid((1152, 128), (128, 128)), 8, jnp.float32).rows == 5
 
 
-@pytest.mark.xdist_group("tpu")
+@pytest.mark.tpu
 @pytest.mark.parametrize("chip", pallas_tpu.CHIPS)
 def test_every_tpu_compiles_it(chip):
     chip = chip_named(chip)

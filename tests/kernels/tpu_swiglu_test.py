@@ -34,7 +34,7 @@ def test_numbers_on_a_simulated_tpu(tokens, shards, dtype):
     )
 
 
-@pytest.mark.xdist_group("tpu")
+@pytest.mark.tpu
 @pytest.mark.parametrize("chip", pallas_tpu.CHIPS)
 def test_every_tpu_compiles_it(chip):
     grid = BlockGrid((128, 28672), (128, 128), 4)
