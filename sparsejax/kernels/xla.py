@@ -36,6 +36,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from sparsejax.kernels.implementation import Implementation, accumulation_dtype, dot
+from sparsejax.kernels.lines import StoredColumns, stored_columns
 from sparsejax.topology.blocks import BlockGrid, BlockIndex, BlockSparse
 
 # Smallest inner width U * bk of one product in the pointer form: narrower ones are dominated by the update of Y_j,
@@ -180,22 +181,6 @@ def _balanced_backward(
     return gx, _take(jnp.concatenate(parts), np.argsort(np.concatenate(slots)))
 
 
-class _Ranges(NamedTuple):
-    """Where the blocks of every (share, column) are, in storage order; ``[S * share_columns]`` each."""
-
-    start: jax.Array
-    stop: jax.Array
-    col: jax.Array
-
-
-def _pointer_ranges(index: BlockIndex, grid: BlockGrid) -> _Ranges:
-    shares = jnp.arange(grid.shards, dtype=jnp.int32)[:, None]
-    pointers = index.column_pointers + shares * (index.rows.shape[0] // grid.shards)
-    first_column = shares * (grid.share_columns if grid.shard_axis == "columns" else 0)
-    col = first_column + jnp.arange(grid.share_columns, dtype=jnp.int32)
-    return _Ranges(pointers[:, :-1].reshape(-1), pointers[:, 1:].reshape(-1), col.reshape(-1))
-
-
 class _Chunk(NamedTuple):
     """U consecutive slots, of which those at or past ``stop`` belong to another column."""
 
@@ -222,7 +207,7 @@ def _pointer_forward(x_f: jax.Array, weight: BlockSparse, index: BlockIndex) -> 
     # Shares of rows each hold a piece of the same column: it is visited once a share, and summed.
     revisited = grid.shard_axis == "rows" and grid.shards > 1
 
-    def column(y_TN: jax.Array, place: _Ranges) -> tuple[jax.Array, None]:
+    def column(y_TN: jax.Array, place: StoredColumns) -> tuple[jax.Array, None]:
         def add_chunk(i: jax.Array, y_j: jax.Array) -> jax.Array:
             chunk = _read_chunk(weight, index, place.start + i * slots, place.stop)
             return y_j + dot(_stacked(chunk.values).T, _gather_slabs(x_f, chunk.rows))
@@ -230,10 +215,10 @@ def _pointer_forward(x_f: jax.Array, weight: BlockSparse, index: BlockIndex) -> 
         chunks = lax.div(place.stop - place.start + (slots - 1), jnp.int32(slots))
         y_j = jnp.zeros((grid.block[1], y_TN.shape[0]), y_TN.dtype)
         if revisited:
-            y_j = _read_column(y_TN, place.col, grid.block[1]).T
-        return _write_column(y_TN, place.col, lax.fori_loop(0, chunks, add_chunk, y_j)), None
+            y_j = _read_column(y_TN, place.column, grid.block[1]).T
+        return _write_column(y_TN, place.column, lax.fori_loop(0, chunks, add_chunk, y_j)), None
 
-    return lax.scan(column, y_TN, _pointer_ranges(index, grid))[0]
+    return lax.scan(column, y_TN, stored_columns(index, grid))[0]
 
 
 def _pointer_backward(
@@ -244,8 +229,8 @@ def _pointer_backward(
     # order, so the column that owns those slots overwrites it; slots - 1 spare ones absorb the end.
     carry = (_no_gx(x_f), jnp.zeros((n + slots - 1, *weight.grid.block), wide))
 
-    def column(carry: tuple[jax.Array, jax.Array], place: _Ranges) -> tuple[tuple[jax.Array, jax.Array], None]:
-        gy_j = _read_column(gy_TN, place.col, weight.grid.block[1])
+    def column(carry: tuple[jax.Array, jax.Array], place: StoredColumns) -> tuple[tuple[jax.Array, jax.Array], None]:
+        gy_j = _read_column(gy_TN, place.column, weight.grid.block[1])
 
         def add_chunk(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             gx, gvalues = carry
@@ -257,7 +242,7 @@ def _pointer_backward(
         chunks = lax.div(place.stop - place.start + (slots - 1), jnp.int32(slots))
         return lax.fori_loop(0, chunks, add_chunk, carry), None
 
-    (gx, gvalues), _ = lax.scan(column, carry, _pointer_ranges(index, weight.grid))
+    (gx, gvalues), _ = lax.scan(column, carry, stored_columns(index, weight.grid))
     return gx, gvalues[:n]
 
 
