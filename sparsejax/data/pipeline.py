@@ -1,15 +1,18 @@
 """From a data configuration to batches: the corpus, the training batches of a budget, the validation batches.
 
-Legend: B rows a batch, L tokens a row. A row is L consecutive ids of a token file and the *targets* of one
-sequence; the model's input is the row shifted right behind the tokenizer's start id, so every token of a row is
-predicted once. The target -1 is padding and ignored.
+Legend: B rows a batch, L tokens a row, P equal parts of a batch. A row is L consecutive ids of a token file and the
+*targets* of one sequence; the model's input is the row shifted right behind the tokenizer's start id, so every token of
+a row is predicted once. The target -1 is padding and ignored.
+
+Part k of P is rows ``k B / P`` to ``(k + 1) B / P``. A host reads only the parts its devices hold; which they are
+changes nothing in what a batch is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grain
@@ -23,6 +26,7 @@ from sparsejax.data.token_files import TokenFile, open_token_files
 from sparsejax.data.tokenizer import ByteTokenizer, Tokenizer, open_tokenizer_file
 
 IGNORED = -1
+WHOLE = (0,)  # the only part of a batch in one part
 _PREFETCHED_BATCHES = 8
 
 
@@ -118,48 +122,100 @@ class TrainBatches:
         self.steps = steps or -(-self.rows * epochs // batch_size)
         self.epochs = float(epochs) if epochs else steps * batch_size / self.rows
         self._batch_size = batch_size
+        self._sequence_length = sequence_length
         # Grain shuffles epoch e with seed + e: unhashed, run seed 1 would begin with the second epoch of run seed 0.
         shuffle_seed = int.from_bytes(hashlib.sha256(f"rows {seed}".encode()).digest()[:4])
-        self._batches = (
+        self._stream = (
             grain.MapDataset.source(_Rows(token_file.ids, sequence_length))
             .slice(slice(0, self.rows))
             .shuffle(seed=shuffle_seed)
             .repeat(epochs or -(-steps * batch_size // self.rows), reseed_each_epoch=reshuffle_each_epoch)
-            .batch(batch_size, drop_remainder=False)
-            .map(lambda rows_BL: _padded(rows_BL, batch_size))
         )
+        self._stream_rows = len(self._stream)
 
     def batch(self, i: int) -> np.ndarray:
         """Batch ``i`` of ``[0, steps)``: int32 ``[B, L]``."""
         if not 0 <= i < self.steps:
             raise IndexError(f"batch {i} is outside [0, {self.steps})")
-        batch_BL: np.ndarray = self._batches[i]
-        return batch_BL
+        return self._rows_of(i, _part_rows(self._batch_size, WHOLE, of=1))
 
     def epoch_of(self, i: int) -> int:
         """The epoch, from 0, of the first row of batch ``i``."""
         return i * self._batch_size // self.rows
 
-    def iterate(self, start: int) -> Iterator[np.ndarray]:
-        """Batches ``start`` to the last, read ahead by a thread that ends when the iterator is closed or used up."""
+    def iterate(self, start: int, parts: Sequence[int] = WHOLE, of: int = 1) -> Iterator[np.ndarray]:
+        """Batches ``start`` to the last, read ahead by a thread that ends when the iterator is closed or used up.
+
+        Args:
+          start: first batch.
+          parts: the parts of each batch to read, in the order they are wanted; the default is the whole batch.
+          of: P, the number of equal parts of a batch; divides B.
+
+        Yields:
+          int32 ``[len(parts) * B / P, L]`` for each batch; a part beyond the last row is all -1.
+
+        Raises:
+          ValueError: ``of`` does not divide B, or a part is outside ``[0, of)``.
+        """
+        rows = _part_rows(self._batch_size, parts, of)
         if start >= self.steps:
             return
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)
-        batches = self._batches.slice(slice(start, self.steps)).to_iter_dataset(options)
+        numbers = grain.MapDataset.range(start, self.steps)
+        batches = numbers.map(lambda i: self._rows_of(int(i), rows)).to_iter_dataset(options)
         with contextlib.closing(iter(batches)) as iterator:
             yield from iterator
 
+    def _rows_of(self, i: int, rows: np.ndarray) -> np.ndarray:
+        """Batch ``i``, only the rows with these numbers in it."""
+        found_RL = np.full((rows.size, self._sequence_length), IGNORED, np.int32)
+        for place, position in enumerate(i * self._batch_size + rows):
+            if position < self._stream_rows:
+                found_RL[place] = self._stream[int(position)]
+        return found_RL
+
 
 def validation_batches(
-    token_file: TokenFile, sequence_length: int, batch_size: int, max_tokens: int
+    token_file: TokenFile,
+    sequence_length: int,
+    batch_size: int,
+    max_tokens: int,
+    parts: Sequence[int] = WHOLE,
+    of: int = 1,
 ) -> Iterator[np.ndarray]:
-    """The first ``max_tokens`` tokens in file order, each once: int32 ``[B, L]``, filled up with -1 at the end."""
+    """The first ``max_tokens`` tokens in file order, each once, filled up with -1 at the end.
+
+    Args:
+      token_file: the validation split.
+      sequence_length: L.
+      batch_size: B, over all devices and hosts.
+      max_tokens: how many to read at most.
+      parts: the parts of each batch to read, in the order they are wanted; the default is the whole batch.
+      of: P, the number of equal parts of a batch; divides B.
+
+    Yields:
+      int32 ``[len(parts) * B / P, L]``; the number of batches does not depend on the parts.
+
+    Raises:
+      ValueError: ``of`` does not divide B, or a part is outside ``[0, of)``.
+    """
+    rows = _part_rows(batch_size, parts, of)
     tokens = min(token_file.tokens, max_tokens)
     for start in range(0, tokens, batch_size * sequence_length):
-        batch = np.full(batch_size * sequence_length, IGNORED, np.int32)
-        ids = token_file.ids[start : min(start + batch.size, tokens)]
-        batch[: ids.size] = ids
-        yield batch.reshape(batch_size, sequence_length)
+        found_RL = np.full((rows.size, sequence_length), IGNORED, np.int32)
+        for place, first in enumerate(start + rows * sequence_length):
+            ids = token_file.ids[first : min(first + sequence_length, tokens)]
+            found_RL[place, : ids.size] = ids
+        yield found_RL
+
+
+def _part_rows(batch_size: int, parts: Sequence[int], of: int) -> np.ndarray:
+    """The numbers of the rows of ``parts`` in a batch, part after part."""
+    if of < 1 or batch_size % of:
+        raise ValueError(f"a batch of {batch_size} rows has no {of} equal parts")
+    if not all(0 <= part < of for part in parts):
+        raise ValueError(f"parts {tuple(parts)} are not all in [0, {of})")
+    return np.arange(batch_size).reshape(of, -1)[list(parts)].reshape(-1)
 
 
 class _Rows:
@@ -175,11 +231,6 @@ class _Rows:
     def __getitem__(self, row: int) -> np.ndarray:
         start = int(row) * self._length
         return self._ids[start : start + self._length].astype(np.int32)
-
-
-def _padded(rows_BL: np.ndarray, batch_size: int) -> np.ndarray:
-    missing = batch_size - rows_BL.shape[0]
-    return np.pad(rows_BL, ((0, missing), (0, 0)), constant_values=IGNORED) if missing else rows_BL
 
 
 def _budget_rows(token_file: TokenFile, length: int, unique_tokens: int, notice: Notice) -> int:

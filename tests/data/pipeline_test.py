@@ -1,8 +1,10 @@
 """From a data configuration to batches: budgets, epochs, restarts, and the fixed validation batches."""
 
+import dataclasses
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -124,6 +126,67 @@ def test_the_prefetch_thread_ends_with_the_iterator() -> None:
     for thread in started:
         thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+def test_two_hosts_share_batches_whose_last_one_is_half_padding() -> None:
+    # rows 0 .. 5, then two of padding; part 1 of 2 of the second batch is all padding
+    planned = batches(tokens(6 * L), batch_size=4, epochs=1)
+    first, second = planned.iterate(0, parts=(1,), of=2)
+    np.testing.assert_array_equal(first, planned.batch(0)[2:])
+    np.testing.assert_array_equal(second, np.full((2, L), -1))
+    (swapped,) = planned.iterate(1, parts=(1, 0), of=2)
+    np.testing.assert_array_equal(swapped, np.roll(planned.batch(1), 2, axis=0))
+
+
+@pytest.mark.parametrize("of", [1, 2, 4, 8])
+@pytest.mark.parametrize("length", [{"epochs": 3}, {"steps": 7}])
+def test_parts_of_every_batch_make_the_whole_batch(of: int, length: dict[str, int]) -> None:
+    planned = batches(tokens(20 * L), batch_size=8, seed=3, **length)
+    whole = np.stack([planned.batch(i) for i in range(planned.steps)])
+    hosts = [np.stack(list(planned.iterate(0, parts=(part,), of=of))) for part in range(of)]
+    np.testing.assert_array_equal(np.concatenate(hosts, axis=1), whole)
+    parts = tuple(reversed(range(0, of, 2)))
+    found = np.stack(list(planned.iterate(2, parts=parts, of=of)))
+    np.testing.assert_array_equal(found, np.concatenate([hosts[part][2:] for part in parts], axis=1))
+    assert found.dtype == np.int32
+
+
+def test_only_the_rows_of_the_parts_are_read() -> None:
+    class Recorded(np.ndarray):
+        """Ids that remember which rows were read."""
+
+        read: ClassVar[set[int]] = set()
+
+        def __getitem__(self, key: slice) -> np.ndarray:
+            Recorded.read.add(key.start // L)
+            return np.asarray(self)[key]
+
+    file = tokens(32 * L)
+    planned = batches(dataclasses.replace(file, ids=file.ids.view(Recorded)), batch_size=8, epochs=1)
+    found = np.concatenate(list(planned.iterate(0, parts=(3,), of=4)))
+    assert found.shape == (8, L) and Recorded.read == set((found[:, 0] // L).tolist())
+
+
+@pytest.mark.parametrize(("count", "most"), [(130, 10**9), (130, 70), (3, 9)])
+@pytest.mark.parametrize("of", [1, 2, 4, 8])
+def test_parts_of_validation_batches_make_the_whole_batches(count: int, most: int, of: int) -> None:
+    file = tokens(count, "validation")
+    whole = np.stack(list(validation_batches(file, L, 8, most)))
+    hosts = [np.stack(list(validation_batches(file, L, 8, most, parts=(part,), of=of))) for part in range(of)]
+    np.testing.assert_array_equal(np.concatenate(hosts, axis=1), whole)
+    swapped = np.stack(list(validation_batches(file, L, 8, most, parts=(of - 1, 0), of=of)))
+    np.testing.assert_array_equal(swapped, np.concatenate([hosts[-1], hosts[0]], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("parts", "of", "message"),
+    [((0,), 3, "8 rows has no 3 equal parts"), ((0,), 0, "no 0 equal parts"), ((0, 4), 4, r"\(0, 4\) are not all in")],
+)
+def test_impossible_parts_are_refused(parts: tuple[int, ...], of: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        next(batches(tokens(80), batch_size=8, epochs=1).iterate(0, parts, of))
+    with pytest.raises(ValueError, match=message):
+        next(validation_batches(tokens(80), L, 8, 80, parts, of))
 
 
 def test_batches_outside_the_run_are_refused() -> None:
