@@ -20,6 +20,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
+from sparsejax.planning.hlo_text import Instruction, Program, array_bytes, arrays, read_program, trips
+
 # Part -> names of the scopes that make it up; the first part that an instruction's name matches has it.
 PARTS: Mapping[str, re.Pattern[str]] = {
     "linears": re.compile(r"block_matmul|swiglu_matmul|dense_matmul"),
@@ -35,11 +37,6 @@ REST = "rest"
 _SPLASH_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
 _LANES = 128
 
-_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\) -> .* \{$")
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$", re.DOTALL)
-_STARTS_A_LINE = re.compile(r"\s*$|\}\s*$|HloModule|ENTRY |%?[\w.-]+ \(|\s+(ROOT )?%?[\w.-]+ = ")
-_ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
-
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
@@ -52,61 +49,6 @@ class Rates:
 
     flops_per_cycle: float
     bytes_per_cycle: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One line of a program: its name, the type of its result, its operation, and all that follows."""
-
-    name: str
-    result: str
-    opcode: str
-    rest: str
-
-    @property
-    def scope(self) -> str:
-        """The name that JAX gave the operation, scopes first; empty if the compiler made it up."""
-        found = re.search(r'op_name="([^"]*)"', self.rest)
-        return found[1] if found else ""
-
-    @property
-    def first_operand(self) -> str:
-        """Name of the first operand; empty if there is none."""
-        found = re.match(r"%([\w.-]+)", self.rest)
-        return found[1] if found else ""
-
-    def called(self, attribute: str) -> list[str]:
-        """Computations that ``attribute`` names: ``body``, ``condition``, ``calls``, ``to_apply``, ..."""
-        found = re.search(rf"\b{attribute}=\{{?(%?[\w.-]+(?:, *%[\w.-]+)*)", self.rest)
-        return [name.strip().removeprefix("%") for name in found[1].split(",")] if found else []
-
-
-Program = dict[str, list[Instruction]]
-
-
-def read_program(text: str) -> tuple[Program, str]:
-    """The computations of ``compiled.as_text()`` by name, and the name of the entry.
-
-    Raises:
-      ValueError: the text has no entry computation.
-    """
-    lines: list[str] = []
-    for line in text.splitlines():
-        if lines and not _STARTS_A_LINE.match(line):
-            lines[-1] += line  # metadata of a kernel may hold line breaks
-        else:
-            lines.append(line)
-    program: Program = {}
-    entry, instructions = "", []
-    for line in lines:
-        if head := _COMPUTATION.match(line):
-            instructions = program[head[2]] = []
-            entry = head[2] if head[1] else entry
-        elif found := _INSTRUCTION.match(line):
-            instructions.append(Instruction(*found.groups()))
-    if not entry:
-        raise ValueError("no entry computation: not the text of a compiled program")
-    return program, entry
 
 
 def cycles_by_part(text: str, rates: Rates) -> dict[str, float]:
@@ -136,20 +78,6 @@ def cycles_by_part(text: str, rates: Rates) -> dict[str, float]:
     return total
 
 
-def trips(program: Program, loop: Instruction) -> int:
-    """How often a ``while`` runs: the one integer of its condition, which JAX's scans count up to from 0.
-
-    Raises:
-      ValueError: the condition has none, or several.
-    """
-    (condition,) = loop.called("condition")
-    constants = [each for each in program[condition] if each.opcode == "constant" and each.result.startswith("s32[]")]
-    limits = {int(each.rest.partition(")")[0]) for each in constants}
-    if len(limits) != 1:
-        raise ValueError(f"loop {loop.name}: its number of trips is not one of {sorted(limits)}")
-    return limits.pop()
-
-
 def cycles_of(instruction: Instruction, rates: Rates) -> float:
     """Estimated cycles of one instruction that is no loop and no call; see the module."""
     estimate = re.search(r'"estimated_cycles":"(\d+)"', instruction.rest)
@@ -158,7 +86,7 @@ def cycles_of(instruction: Instruction, rates: Rates) -> float:
     if 'custom_call_target="tpu_custom_call"' in instruction.rest:
         return _kernel_cycles(instruction, rates)
     if instruction.opcode in ("fusion", "gather", "scatter", "sort"):
-        return 2 * _array_bytes(instruction.result) / rates.bytes_per_cycle
+        return 2 * array_bytes(instruction.result) / rates.bytes_per_cycle
     return 0.0
 
 
@@ -171,7 +99,7 @@ def _kernel_cycles(kernel: Instruction, rates: Rates) -> float:
         raise ValueError(f"kernel {kernel.name}: no pl.CostEstimate, and no kernel of splash attention")
     # The first floating point operand is the queries, [heads, T, H], or [heads, H, T] in the kernel's second layout.
     operands = kernel.rest.partition("operand_layout_constraints=")[2]
-    (heads, length, width) = next(shape for dtype, shape in _arrays(operands) if dtype in ("bf16", "f32"))
+    (heads, length, width) = next(shape for dtype, shape in arrays(operands) if dtype in ("bf16", "f32"))
     if r"q_layout\": 2" in kernel.rest:
         length, width = width, length
     (tile, *_) = map(int, re.findall(r'block_q\w*\\": (\d+)', kernel.rest))
@@ -194,17 +122,3 @@ def _part_of(program: Program, by_name: Mapping[str, Instruction], instruction: 
 
 def _named_part(scope: str) -> str:
     return next((part for part, names in PARTS.items() if names.search(scope)), "")
-
-
-def _arrays(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of every array that a text names."""
-    return [(dtype, tuple(map(int, filter(None, dims.split(","))))) for dtype, dims in _ARRAY.findall(text)]
-
-
-def _array_bytes(text: str) -> int:
-    return sum(math.prod(shape) * _itemsize(dtype) for dtype, shape in _arrays(text))
-
-
-def _itemsize(dtype: str) -> int:
-    """Bytes of an element: the digits of an HLO dtype are its bits, and ``pred`` is a byte."""
-    return 1 if dtype == "pred" else max(int(re.sub(r"^[a-z]+", "", dtype).partition("e")[0] or 8) // 8, 1)

@@ -1,0 +1,144 @@
+"""What the devices of a program send each other, read off its compiled text.
+
+A loop's collectives count once a trip. Payload is the whole array: gathered, to be scattered, summed, or passed on.
+Sent is what one device puts on its links, by the ring algorithms, for a group of n and a payload of P bytes::
+
+    all-gather, reduce-scatter, all-to-all  P (n - 1) / n       all-reduce  2 P (n - 1) / n       permute  P
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from sparsejax.planning.hlo_text import Instruction, Program, array_bytes, read_program, trips
+
+# Operation -> the name it has here. A program has each of them whole, or as a start and an end.
+_KINDS = {
+    "all-gather": "all-gather",
+    "reduce-scatter": "reduce-scatter",
+    "all-reduce": "all-reduce",
+    "collective-permute": "permute",
+    "all-to-all": "all-to-all",
+    "ragged-all-to-all": "all-to-all",
+}
+KINDS = tuple(dict.fromkeys(_KINDS.values()))
+
+# Handles of asynchronous operations, which are no data.
+_HANDLE = re.compile(r"u32\[\](?:\{[^}]*\})?")
+_GROUPS = re.compile(r"replica_groups=(\{\{[\d,{} ]*\}\}|\{\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
+_IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_PAIRS = re.compile(r"source_target_pairs=\{([\d,{} ]*)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Collectives of one kind over the same mesh axes, in one run of a program, as one device sees them.
+
+    Attributes:
+      kind: one of ``KINDS``.
+      axes: mesh axes that a group of devices spans.
+      group: devices of a group.
+      count: how often it runs.
+      payload: bytes of the whole arrays, see the module.
+      sent: bytes that one device sends.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    group: int
+    count: int
+    payload: int
+    sent: int
+
+
+def sent_bytes(kind: str, group: int, payload: int) -> int:
+    """Bytes that one of ``group`` devices sends for a payload; see the module."""
+    if kind == "permute":
+        return payload
+    return (2 if kind == "all-reduce" else 1) * payload * (group - 1) // group
+
+
+def collectives(text: str, mesh: Mapping[str, int]) -> tuple[Traffic, ...]:
+    """All traffic of ``compiled.as_text()``, largest first.
+
+    Args:
+      text: of a program that was compiled for a mesh.
+      mesh: name and size of every mesh axis, in the order of the mesh.
+
+    Loops whose number of trips depends on data count once. So does each branch of a conditional.
+    """
+    program, entry = read_program(text)
+    total: dict[tuple[str, tuple[str, ...], int], list[int]] = {}
+    for instruction, times in _executed(program, entry, 1):
+        kind = _KINDS[instruction.opcode.removesuffix("-start")]
+        members = _members(instruction, mesh)
+        if members.size < 2:
+            continue
+        group = 2 if kind == "permute" else members.shape[1]
+        payload = _payload(instruction, kind, group)
+        cell = total.setdefault((kind, _axes(members, mesh), group), [0, 0, 0])
+        for place, amount in enumerate((1, payload, sent_bytes(kind, group, payload))):
+            cell[place] += times * amount
+    found = [Traffic(kind, axes, group, *cell) for (kind, axes, group), cell in total.items()]
+    return tuple(sorted(found, key=lambda each: (-each.sent, each.kind, each.axes)))
+
+
+def _executed(program: Program, computation: str, times: int) -> Iterator[tuple[Instruction, int]]:
+    """Every collective below a computation, with how often it runs."""
+    for each in program[computation]:
+        if each.opcode.removesuffix("-start") in _KINDS:
+            yield each, times
+        elif each.opcode == "while":
+            (body,) = each.called("body")
+            yield from _executed(program, body, times * _trips_or_once(program, each))
+        elif each.opcode in ("fusion", "call", "async-start", "conditional"):
+            for attribute in ("calls", "to_apply", "branch_computations", "true_computation", "false_computation"):
+                for called in each.called(attribute):
+                    yield from _executed(program, called, times)
+
+
+def _trips_or_once(program: Program, loop: Instruction) -> int:
+    try:
+        return trips(program, loop)
+    except ValueError:
+        return 1
+
+
+def _members(instruction: Instruction, mesh: Mapping[str, int]) -> np.ndarray:
+    """Groups of device numbers, ``[groups, devices]``; pairs for a permutation."""
+    if pairs := _PAIRS.search(instruction.rest):
+        return np.array(re.findall(r"\d+", pairs[1]), dtype=np.int64).reshape(-1, 2)
+    found = _GROUPS.search(instruction.rest)
+    if not found or found[1] == "{}":
+        return np.arange(np.prod(list(mesh.values()), dtype=np.int64))[None]
+    if found[1].startswith("{"):
+        return np.array([re.findall(r"\d+", group) for group in found[1][1:-1].split("},")], dtype=np.int64)
+    found = _IOTA.fullmatch(found[1])
+    assert found is not None
+    shape, source, order = (
+        [int(number) for number in filter(None, (part or "").split(","))] for part in found.groups()
+    )
+    numbers = np.arange(np.prod(source)).reshape(source)
+    return (numbers.transpose(order) if order else numbers).reshape(shape)
+
+
+def _axes(members: np.ndarray, mesh: Mapping[str, int]) -> tuple[str, ...]:
+    """The mesh axes along which the devices of a group differ. Devices are numbered in the order of the mesh."""
+    places = np.unravel_index(members, tuple(mesh.values()))
+    return tuple(name for name, place in zip(mesh, places, strict=True) if (place != place[:, :1]).any())
+
+
+def _payload(instruction: Instruction, kind: str, group: int) -> int:
+    """Bytes of the whole array. A start returns what it read beside what it will write."""
+    nbytes = array_bytes(_HANDLE.sub("", instruction.result))
+    if kind == "reduce-scatter":
+        return nbytes * group
+    if instruction.opcode == "all-gather-start":
+        return nbytes * group // (group + 1)
+    if instruction.opcode == "collective-permute-start":
+        return nbytes // 2
+    return nbytes
