@@ -29,8 +29,13 @@ KINDS = tuple(dict.fromkeys(_KINDS.values()))
 
 # Handles of asynchronous operations, which are no data.
 _HANDLE = re.compile(r"u32\[\](?:\{[^}]*\})?")
-_GROUPS = re.compile(r"replica_groups=(\{\{[\d,{} ]*\}\}|\{\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
+_GROUPS = re.compile(
+    r"replica_groups=(\{\{[\d,{} ]*\}\}|\{\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?"
+    r"|mesh\[[^\]]*\](?:, *device_ids=\([^)]*\))? *\{[^}]*\})"
+)
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+# A part of an axis of a mesh: 'fsdp':(2)4 is the 4 that follow a leading 2.
+_AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 _PAIRS = re.compile(r"source_target_pairs=\{([\d,{} ]*)\}")
 
 
@@ -117,6 +122,8 @@ def _members(instruction: Instruction, mesh: Mapping[str, int]) -> np.ndarray:
         return np.arange(np.prod(list(mesh.values()), dtype=np.int64))[None]
     if found[1].startswith("{"):
         return np.array([re.findall(r"\d+", group) for group in found[1][1:-1].split("},")], dtype=np.int64)
+    if found[1].startswith("mesh"):
+        return _mesh_groups(found[1])
     found = _IOTA.fullmatch(found[1])
     assert found is not None
     shape, source, order = (
@@ -124,6 +131,23 @@ def _members(instruction: Instruction, mesh: Mapping[str, int]) -> np.ndarray:
     )
     numbers = np.arange(np.prod(source)).reshape(source)
     return (numbers.transpose(order) if order else numbers).reshape(shape)
+
+
+def _mesh_groups(text: str) -> np.ndarray:
+    """Groups that are written as axes of a mesh: ``mesh['a'=2,'b'=4] {'b'}``."""
+    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", text)}
+    numbers = np.arange(np.prod(list(sizes.values()), dtype=np.int64)).reshape(tuple(sizes.values()))
+    chosen = {name: (before, size) for name, before, size in _AXIS.findall(text[text.rindex("{") :])}
+    shape: list[int] = []
+    together: list[int] = []
+    for name, size in sizes.items():
+        before, part = (int(number or 1) for number in chosen[name]) if name in chosen else (size, 1)
+        part = size if name in chosen and not chosen[name][1] else part
+        together.append(len(shape) + 1)
+        shape += [before, part, size // before // part]
+    apart = [axis for axis in range(len(shape)) if axis not in together]
+    group = np.prod([shape[axis] for axis in together], dtype=np.int64)
+    return numbers.reshape(shape).transpose(apart + together).reshape(-1, group)
 
 
 def _axes(members: np.ndarray, mesh: Mapping[str, int]) -> tuple[str, ...]:

@@ -63,6 +63,24 @@ def test_bytes_sent_round_a_ring(kind, sent):
     assert sent_bytes(kind, 4, 100) == sent
 
 
+@pytest.mark.parametrize(
+    ("groups", "axes", "group"),
+    [
+        ("mesh['replica'=2,'fsdp'=4,'tensor'=2] {'fsdp'}", ("fsdp",), 4),
+        ("mesh['replica'=2,'fsdp'=4,'tensor'=2] {'replica','tensor'}", ("replica", "tensor"), 4),
+        ("mesh['replica'=2,'fsdp'=4,'tensor'=2] {'fsdp':(2)2}", ("fsdp",), 2),
+        ("mesh['all'=16] {'all':(1)2}", ("replica",), 2),
+        ("[4,4]<=[2,4,2]T(0,2,1)", ("fsdp",), 4),
+        ("[2,8]<=[16]", ("fsdp", "tensor"), 8),
+        ("{{0,1},{2,3},{4,5},{6,7},{8,9},{10,11},{12,13},{14,15}}", ("tensor",), 2),
+    ],
+)
+def test_every_way_to_write_the_devices(groups, axes, group):
+    gather = f"  ROOT %g = f32[16]{{0}} all-gather(%x), replica_groups={groups}, dimensions={{0}}"
+    (found,) = collectives(f"ENTRY %main (x: f32[8]) -> f32[16] {{\n{gather}\n}}", MESH)
+    assert (found.axes, found.group, found.payload) == (axes, group, 64)
+
+
 def test_a_compiled_program():
     mesh = jax.make_mesh((2, 2, 2), ("replica", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
 
