@@ -1,0 +1,109 @@
+"""How a process of several ends when it cannot go on with the others: at once, with one line and an exit code.
+
+Nobody waits for a process that is gone. JAX notices by missing heartbeats (or at once, if process 0 is the one) and
+aborts from a thread of its own; on CPUs and GPUs a broken collective may raise before. Either way the process says so in one
+line and exits with ``LOST_PEER``: nothing was saved after the last checkpoint, and all processes are to be started again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from types import TracebackType
+from typing import Self
+
+import jax
+
+from sparsejax.config import ConfigError
+from sparsejax.training.interrupts import INTERRUPTED
+
+# EX_PROTOCOL: "the other side failed". Worth starting again, like 75, but nothing was saved for it.
+LOST_PEER = 76
+_FAILED, _BAD_INPUT = 1, 2
+
+# What JAX's errors say when it was another process that failed; other errors of the runtime are this one's own.
+_BROKEN_LINK = (
+    "Gloo",
+    "NCCL",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+    "CANCELLED",
+    "heartbeat",
+    "oordination service",
+    "Connection reset",
+    "Connection closed",
+)
+
+_AbortHandler = ctypes.CFUNCTYPE(None, ctypes.c_int)
+
+
+class SharedError(ConfigError):
+    """A ``ConfigError`` that every process of the run raises at the same place, so that they leave in order."""
+
+
+class LostPeers:
+    """Context manager of a process that has peers; its body's errors, and JAX's aborts, end the process.
+
+    Only ``SharedError`` passes through. Exit codes: 76 a peer is gone, 2 bad input here only, 130 a second Ctrl-C, 1 any
+    other error.
+
+    Attributes:
+      name: what the process calls itself in its last line.
+      waiting_for: while processes are joining, what to say if they do not come; else "".
+    """
+
+    def __init__(self, heartbeat_timeout: int) -> None:
+        """``heartbeat_timeout``: seconds after which JAX counts a silent process as lost; for the last line."""
+        self.name, self.waiting_for = "this process", ""
+        self._seconds = heartbeat_timeout
+
+    def __enter__(self) -> Self:
+        # JAX ends a process by C's abort(), which Python cannot catch. The handler must be C's, and never returns;
+        # abort() is called by a thread that holds no Python lock, so the callback may wait for it.
+        self._c_signal = ctypes.CDLL(None).signal
+        self._c_signal.restype, self._c_signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+        self._handler = _AbortHandler(self._aborted)
+        self._previous = self._c_signal(signal.SIGABRT, ctypes.cast(self._handler, ctypes.c_void_p))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not isinstance(error, SharedError):
+            leave(*self._verdict(error))
+        self._c_signal(signal.SIGABRT, self._previous)
+
+    def _aborted(self, number: int) -> None:
+        # Not through sys.stderr, which another thread may hold.
+        os.write(2, f"sparsejax: {self._lost()}\n".encode())
+        os._exit(LOST_PEER)
+
+    def _lost(self) -> str:
+        if self.waiting_for:
+            return f"{self.waiting_for}; start all of them again"
+        return (
+            f"{self.name}: another process is gone (silent for --heartbeat_timeout={self._seconds} s, or its connection "
+            "broke); what came after the last checkpoint is lost, start all processes again"
+        )
+
+    def _verdict(self, error: BaseException) -> tuple[int, str]:
+        if isinstance(error, ConfigError):
+            return _BAD_INPUT, f"sparsejax: {error}"
+        if isinstance(error, KeyboardInterrupt):
+            return INTERRUPTED, f"sparsejax: {self.name}: stopped"
+        report = "".join(traceback.format_exception(error))
+        if isinstance(error, jax.errors.JaxRuntimeError) and any(mark in str(error) for mark in _BROKEN_LINK):
+            return LOST_PEER, f"{report}sparsejax: {self._lost()}"
+        return _FAILED, report
+
+
+def leave(code: int, message: str) -> None:
+    """End the process now, without the farewell to its peers that JAX makes at exit and that would wait for them."""
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
