@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from sparsejax.data.pipeline import WHOLE
+
 # What the programs take as a batch: an array of this host, or one that is spread over devices of all hosts.
 Batch = np.ndarray | jax.Array
 
@@ -27,15 +29,15 @@ class Feed:
         """For batches of ``shape`` (B, T) under ``sharding``; None is one device, which takes them as they are."""
         self._sharding, self._shape = sharding, shape
         self._part_of: dict[jax.Device, int] = {}
-        self.parts, self.of = (0,), 1
+        self.parts: tuple[int, ...] = WHOLE
+        self.of = 1
         if sharding is None:
             return
         rows = sharding.shard_shape(shape)[0]
-        # An axis that is not cut has slice(None).
-        self._part_of = {
-            device: (index[0].start or 0) // rows
-            for device, index in sharding.addressable_devices_indices_map(shape).items()
-        }
+        for device, index in sharding.addressable_devices_indices_map(shape).items():
+            assert index is not None, "a named sharding says for every device what it holds"
+            # An axis that is not cut has slice(None).
+            self._part_of[device] = (index[0].start or 0) // rows
         self.parts, self.of = tuple(sorted(set(self._part_of.values()))), shape[0] // rows
 
     def place(self, rows_RT: np.ndarray) -> Batch:

@@ -1,8 +1,9 @@
 """How a process of several ends when it cannot go on with the others: at once, with one line and an exit code.
 
 Nobody waits for a process that is gone. JAX notices by missing heartbeats (or at once, if process 0 is the one) and
-aborts from a thread of its own; on CPUs and GPUs a broken collective may raise before. Either way the process says so in one
-line and exits with ``LOST_PEER``: nothing was saved after the last checkpoint, and all processes are to be started again.
+aborts from a thread of its own; on CPUs and GPUs a broken collective may raise before. Either way the process says so
+in one line and exits with ``LOST_PEER``: nothing was saved after the last checkpoint, and all processes are to be
+started again.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class SharedError(ConfigError):
 class LostPeers:
     """Context manager of a process that has peers; its body's errors, and JAX's aborts, end the process.
 
-    Only ``SharedError`` passes through. Exit codes: 76 a peer is gone, 2 bad input here only, 130 a second Ctrl-C, 1 any
-    other error.
+    Only ``SharedError`` passes through. Exit codes: 76 a peer is gone, 2 bad input here only, 130 a second Ctrl-C, 1
+    any other error.
 
     Attributes:
       name: what the process calls itself in its last line.
@@ -86,8 +87,8 @@ class LostPeers:
         if self.waiting_for:
             return f"{self.waiting_for}; start all of them again"
         return (
-            f"{self.name}: another process is gone (silent for --heartbeat_timeout={self._seconds} s, or its connection "
-            "broke); what came after the last checkpoint is lost, start all processes again"
+            f"{self.name}: another process is gone (silent for --heartbeat_timeout={self._seconds} s, or its "
+            "connection broke); what came after the last checkpoint is lost, start all processes again"
         )
 
     def _verdict(self, error: BaseException) -> tuple[int, str]:

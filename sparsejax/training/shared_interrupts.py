@@ -1,8 +1,8 @@
 """A request to stop that reached one process, known to all processes at the same step.
 
-Each process puts its exit code (0 while nothing was asked) into one element of an array that is cut over all devices; a
-program of a single maximum tells everybody. It runs on the devices in the order of the steps, so every process reads the
-same answer at the same place of its own program, and all of them save the same step.
+Each process puts its exit code (0 while nothing was asked) into its elements of an array that is cut over all devices;
+a program of a single maximum tells everybody. It runs on the devices in the order of the steps, so every process reads
+the same answer at the same place of its own program, and all of them save the same step.
 """
 
 from __future__ import annotations

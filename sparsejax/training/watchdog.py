@@ -1,7 +1,7 @@
 """A thread that notices when a run hangs: it writes down where every thread is, and ends a process that has peers.
 
-A hang of one process of many (a lost network, a dead disk, a collective that one of them never entered) looks like silence
-everywhere. Single processes are never ended: there the stacks are for whoever looks.
+A hang of one process of many (a lost network, a dead disk, a collective that one of them never entered) looks like
+silence everywhere. Single processes are never ended: there the stacks are for whoever looks.
 """
 
 from __future__ import annotations
