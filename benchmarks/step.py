@@ -36,7 +36,8 @@ from sparsejax.kernels.auto import KERNELS
 from sparsejax.models.sizes import SIZES
 from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.memory import nbytes
-from sparsejax.training.recipe import Recipe, init_state
+from sparsejax.training.programs import init_state
+from sparsejax.training.recipe import Recipe
 from sparsejax.training.rewire_plan import plan_at
 from sparsejax.training.rewiring import make_rewire_step
 from sparsejax.training.steps import make_train_step

@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
             "optim": optim(),
             "data": data(),
             "train": train(),
+            "mesh": mesh(),
             "seeds": seeds(),
         }
     )
@@ -159,6 +160,16 @@ def train() -> ConfigDict:
     c.profile_start = 0  # first step of the profile; at least 0
     c.profile_steps = 0  # steps of the profile; at least 0, 0 is off
     c.compile_cache = ""  # directory of compiled programs, reused between runs; empty is off
+    return c
+
+
+def mesh() -> ConfigDict:
+    """How devices share the work; nothing here changes what is learned."""
+    c = ConfigDict()
+    c.replica = 1  # copies of all weights, each with rows of its own; at least 1; the axis for slow links
+    c.fsdp = 0  # devices that cut weights and optimizer state and have rows of their own; 0 is all that are left
+    c.tensor = 1  # devices that cut every product; at least 1, divides topology.shards, heads and kv_heads
+    c.sequence = False  # activations between the products are cut along tokens over the tensor axis: True, False
     return c
 
 

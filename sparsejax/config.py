@@ -17,6 +17,7 @@ from sparsejax.combinations import problems
 from sparsejax.legal_values import CHOICES, FREE_ON_RESUME, RANGES
 from sparsejax.sections import (
     DataConfig,
+    MeshConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "RANGES",
     "ConfigError",
     "DataConfig",
+    "MeshConfig",
     "ModelConfig",
     "OptimConfig",
     "RunConfig",

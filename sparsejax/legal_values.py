@@ -126,6 +126,9 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "train.keep_every": (0, float("inf"), True, False),
     "train.profile_start": (0, float("inf"), True, False),
     "train.profile_steps": (0, float("inf"), True, False),
+    "mesh.replica": (1, float("inf"), True, False),
+    "mesh.fsdp": (0, float("inf"), True, False),
+    "mesh.tensor": (1, float("inf"), True, False),
 }
 
 # A resumed run may change these; every other key decides what is learned, and must stay (design D9).
@@ -149,5 +152,9 @@ FREE_ON_RESUME: frozenset[str] = frozenset(
         "train.profile_start",
         "train.profile_steps",
         "train.compile_cache",
+        "mesh.replica",
+        "mesh.fsdp",
+        "mesh.tensor",
+        "mesh.sequence",
     }
 )

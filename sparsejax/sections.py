@@ -139,6 +139,16 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How devices share the work. Fields: see ``configs/base.py``."""
+
+    replica: int
+    fsdp: int
+    tensor: int
+    sequence: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class SeedConfig:
     """Independent seeds: weights, topology, data order."""
 
@@ -156,6 +166,7 @@ class RunConfig:
     optim: OptimConfig
     data: DataConfig
     train: TrainConfig
+    mesh: MeshConfig
     seeds: SeedConfig
 
     def to_dict(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from sparsejax.models.linear_group import apply_gated, apply_group
 from sparsejax.models.masked_linear import MaskedLinear
 from sparsejax.models.monarch import MonarchLinear
 from sparsejax.models.monarch_shape import MonarchShape
+from sparsejax.models.parallel import ALONE, FSDP, GATHERED, TENSOR, Parallel
 from sparsejax.models.sparse_linear import LINEAR_OUTPUT, SparseLinear, initial_std
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology.keys import weight_key
@@ -38,16 +39,16 @@ MakeLinear = Callable[[str], Linear]
 class Attention(nnx.Module):
     """Causal self-attention with rotary positions and grouped key and value heads."""
 
-    def __init__(self, model: ModelConfig, linear: MakeLinear, implementation: str) -> None:
+    def __init__(self, model: ModelConfig, linear: MakeLinear, implementation: str, parallel: Parallel) -> None:
         """``linear`` makes the layer's weight of a given kind; ``implementation`` is that of ``causal_attention``."""
-        self.implementation = implementation
+        self.implementation, self.parallel = implementation, parallel
         self.heads, self.kv_heads, self.head_dim = model.heads, model.kv_heads, model.head_dim
         self.q, self.k = linear("attention.q"), linear("attention.k")
         self.v, self.o = linear("attention.v"), linear("attention.o")
 
     def project(self, x_BTD: jax.Array, rotation: Rotation) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries ``[B, T, N, H]``, rotated keys and plain values ``[B, T, M, H]``."""
-        q, k, v = apply_group(x_BTD, (self.q, self.k, self.v))
+        q, k, v = apply_group(self.parallel.enter(x_BTD), (self.q, self.k, self.v))
         q_BTNH = self._split_heads(q, self.heads)
         k_BTMH, v_BTMH = self._split_heads(k, self.kv_heads), self._split_heads(v, self.kv_heads)
         return rotate(q_BTNH, rotation), rotate(k_BTMH, rotation), v_BTMH
@@ -55,7 +56,7 @@ class Attention(nnx.Module):
     def __call__(self, x_BTD: jax.Array, rotation: Rotation) -> jax.Array:
         """Attend to all earlier positions and the own one; ``[B, T, D]``."""
         heads_BTNH = causal_attention(*self.project(x_BTD, rotation), implementation=self.implementation)
-        return self.o(heads_BTNH.reshape(*x_BTD.shape[:-1], self.heads * self.head_dim))
+        return self.parallel.leave(self.o(heads_BTNH.reshape(*heads_BTNH.shape[:2], self.heads * self.head_dim)))
 
     def _split_heads(self, x: jax.Array, heads: int) -> jax.Array:
         return x.reshape(*x.shape[:-1], heads, self.head_dim)
@@ -64,24 +65,25 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """``down(silu(gate(x)) * up(x))``."""
 
-    def __init__(self, linear: MakeLinear) -> None:
+    def __init__(self, linear: MakeLinear, parallel: Parallel) -> None:
         """``linear`` makes the layer's weight of a given kind."""
+        self.parallel = parallel
         self.gate, self.up, self.down = linear("mlp.gate"), linear("mlp.up"), linear("mlp.down")
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """``[B, T, D]`` to ``[B, T, D]``."""
-        return self.down(apply_gated(x_BTD, self.gate, self.up))
+        return self.parallel.leave(self.down(apply_gated(self.parallel.enter(x_BTD), self.gate, self.up)))
 
 
 class DecoderLayer(nnx.Module):
     """Pre-norm residual layer: attention, then MLP."""
 
-    def __init__(self, model: ModelConfig, linear: MakeLinear, attention: str) -> None:
+    def __init__(self, model: ModelConfig, linear: MakeLinear, attention: str, parallel: Parallel) -> None:
         """``linear`` makes the layer's weight of a given kind; ``attention`` is a name of ``attention.py``."""
         self.attention_norm = RMSNorm(model.hidden, model.rms_eps)
-        self.attention = Attention(model, linear, attention)
+        self.attention = Attention(model, linear, attention, parallel)
         self.mlp_norm = RMSNorm(model.hidden, model.rms_eps)
-        self.mlp = Mlp(linear)
+        self.mlp = Mlp(linear, parallel)
 
     def __call__(self, x_BTD: jax.Array, rotation: Rotation) -> jax.Array:
         """``[B, T, D]`` to ``[B, T, D]``, in the dtype of the residual stream."""
@@ -131,6 +133,7 @@ class Llama(nnx.Module):
         vocab_size: int,
         implementations: Mapping[str, str],
         attention: str,
+        parallel: Parallel = ALONE,
     ) -> None:
         """Draw every layer's weights and topology.
 
@@ -142,11 +145,12 @@ class Llama(nnx.Module):
           vocab_size: number of tokens.
           implementations: resolved ``block_matmul`` name of each kind that is stored as blocks.
           attention: resolved name of ``attention.IMPLEMENTATIONS``.
+          parallel: the mesh inside which it is called; ``model`` and ``weights`` are then the part of one device.
 
         Raises:
           KeyError: a sparse kind has no implementation.
         """
-        self.model = model
+        self.model, self.parallel = model, parallel
 
         def linear(name: str, layer: jax.Array) -> Linear:
             weight, dtype, std = weights[name], model.compute_dtype, model.init_std
@@ -154,7 +158,16 @@ class Llama(nnx.Module):
             init_key = weight_key(init_seed, 0, f"init.{name}", layer)
             # Master weights are dense, and factors are scaled to their product: the density enters neither.
             if isinstance(structure, NmPattern):
-                return MaskedLinear(shape, structure, compute_dtype=dtype, std=std, init_key=init_key)
+                cut_axis = 1 if weights[name].grid.shard_axis == "rows" else 0
+                return MaskedLinear(
+                    shape,
+                    structure,
+                    compute_dtype=dtype,
+                    std=std,
+                    init_key=init_key,
+                    cut_axis=cut_axis,
+                    parallel=parallel,
+                )
             if isinstance(structure, MonarchShape):
                 return MonarchLinear(shape, structure, compute_dtype=dtype, std=std, init_key=init_key)
             return SparseLinear(
@@ -164,11 +177,12 @@ class Llama(nnx.Module):
                 std=initial_std(model.init, std, weight.density),
                 init_key=init_key,
                 topology_key=weight_key(topology_seed, 0, name, layer),
+                parallel=parallel,
             )
 
         @nnx.vmap
         def decoder_layer(layer: jax.Array) -> DecoderLayer:
-            return DecoderLayer(model, lambda name: linear(name, layer), attention)
+            return DecoderLayer(model, lambda name: linear(name, layer), attention, parallel)
 
         self.embed = Embed(vocab_size, model.hidden, model.init_std, weight_key(init_seed, 0, "init.embed", 0))
         self.layers = decoder_layer(jnp.arange(model.layers))
@@ -183,13 +197,16 @@ class Llama(nnx.Module):
     def hidden_states(self, tokens_BT: jax.Array, scored_parts: int = 0) -> jax.Array:
         """Normalised output of the last layer, ``[B, T, D]`` in the compute dtype; all but the head.
 
+        With ``parallel.sequence`` these are the device's own tokens of the T.
+
         ``scored_parts`` above 0 is for the score program (``training/growth_scores.py``): the layer takes the batch
         in that many equal parts one after another, and above 1 weights with a probe are made dense once a layer. So
         the gradient of a weight is whole when its layer is done, while its activations exist for one part and dense
         weights for one layer only.
         """
         with jax.named_scope("embedding"):
-            x_BTD = self.embed.embedding[...][tokens_BT].astype(self.model.compute_dtype)
+            own_BT = self.parallel.own_tokens(tokens_BT) if self.parallel.sequence else tokens_BT
+            x_BTD = self._whole(self.embed.embedding[...], 1)[own_BT].astype(self.model.compute_dtype)
         rotation = rotation_of(jnp.arange(tokens_BT.shape[1]), rope_frequencies(self.model))
         graphdef, *states = nnx.split(self.layers, nnx.Param, ...)
 
@@ -202,17 +219,28 @@ class Llama(nnx.Module):
             parts_ABTD = x_BTD.reshape(scored_parts, -1, *x_BTD.shape[1:])
             return jax.lax.map(apply, parts_ABTD).reshape(x_BTD.shape), None
 
-        x_BTD, _ = jax.lax.scan(_remat(body, "full" if scored_parts else self.model.remat), x_BTD, states)
+        policy = "full" if scored_parts else self.model.remat
+        x_BTD, _ = jax.lax.scan(_remat(body, policy, gathers=self.parallel.fsdp > 1), x_BTD, states)
         return self.norm(x_BTD)
 
     @property
     def head_kernel(self) -> jax.Array:
         """The matrix ``[D, V]`` from hidden states to logits, float32: the head's own, or the embedding's transpose."""
-        return self.embed.embedding[...].T if self.model.tied_head else self.head.kernel[...]
+        if self.model.tied_head:
+            return self._whole(self.embed.embedding[...], 1).T
+        return self._whole(self.head.kernel[...], 0)
+
+    def _whole(self, weight: jax.Array, axis: int) -> jax.Array:
+        """Embedding or head, of which every device stores a part of the hidden width."""
+        return self.parallel.gather(weight, axis, self.model.compute_dtype, over=(FSDP, TENSOR))
 
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
         """Logits ``[B, T, V]`` float32: products in the compute dtype, summed in float32."""
-        kernel_DV = self.head_kernel.astype(self.model.compute_dtype)
+        return self.logits_by(self.head_kernel, hidden_BTD)
+
+    def logits_by(self, head_kernel_DV: jax.Array, hidden_BTD: jax.Array) -> jax.Array:
+        """``logits`` with a ``head_kernel`` that was read before, for whoever makes them a chunk at a time."""
+        kernel_DV = head_kernel_DV.astype(self.model.compute_dtype)
         # One token axis: with two, the gradient of the kernel contracts over both, for which XLA's CPU backend has
         # no fast product.
         hidden_MD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
@@ -220,11 +248,15 @@ class Llama(nnx.Module):
         return logits_MV.reshape(*hidden_BTD.shape[:-1], -1)
 
 
-def _remat(body: Callable, policy: str) -> Callable:
-    """Wrap the body of the layer scan: keep everything, only the layer inputs, or also the linear outputs."""
-    if policy == "none":
+def _remat(body: Callable, policy: str, *, gathers: bool) -> Callable:
+    """Wrap the body of the layer scan: keep everything, only the layer inputs, or also the linear outputs.
+
+    Weights that the layer ``gathers`` from other devices are never kept: that would be a copy of the whole model.
+    """
+    if policy == "none" and not gathers:
         return body
     keep = {
+        "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
         "full": jax.checkpoint_policies.nothing_saveable,
         "dots": jax.checkpoint_policies.save_only_these_names(LINEAR_OUTPUT),
     }

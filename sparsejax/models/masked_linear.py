@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from sparsejax.models.layers import dense_product
+from sparsejax.models.parallel import ALONE, Parallel
 from sparsejax.models.sparse_linear import LINEAR_OUTPUT, TopologyIndex
 from sparsejax.topology.nm import NmPattern, nm_mask
 
@@ -37,7 +38,15 @@ class MaskedLinear(nnx.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, int], pattern: NmPattern, *, compute_dtype: DTypeLike, std: float, init_key: jax.Array
+        self,
+        shape: tuple[int, int],
+        pattern: NmPattern,
+        *,
+        compute_dtype: DTypeLike,
+        std: float,
+        init_key: jax.Array,
+        cut_axis: int = 0,
+        parallel: Parallel = ALONE,
     ) -> None:
         """Draw normal master weights.
 
@@ -47,7 +56,10 @@ class MaskedLinear(nnx.Module):
           compute_dtype: dtype of inputs, of the multiplied copy of the weights, and of outputs.
           std: standard deviation of the master weights; they are dense, so no density enters it.
           init_key: key of the values.
+          cut_axis: axis of the master weights along which the devices of the fsdp axis store parts.
+          parallel: the mesh inside which it is called.
         """
+        self.cut_axis, self.parallel = cut_axis, parallel
         self.pattern = pattern
         self.compute_dtype = jnp.dtype(compute_dtype)
         self.kernel = nnx.Param(std * jax.random.normal(init_key, shape, jnp.float32))
@@ -60,8 +72,10 @@ class MaskedLinear(nnx.Module):
         flows = self.pattern.flow != "none"
         used = self.used[...] if flows else self.pattern.used
         faded = self.faded[...] if flows else 0.0
-        mask_KN = nm_mask(self.kernel[...], used, self.pattern.group)
-        used_KN = straight_through(self.kernel[...], jnp.where(mask_KN, 1.0, faded))
+        # The mask compares weights as they are stored, so they travel unrounded.
+        kernel_KN = self.parallel.gather(self.kernel[...], self.cut_axis, jnp.float32)
+        mask_KN = nm_mask(kernel_KN, used, self.pattern.group)
+        used_KN = straight_through(kernel_KN, jnp.where(mask_KN, 1.0, faded))
         y = dense_product(x.astype(self.compute_dtype), used_KN.astype(self.compute_dtype))
         return checkpoint_name(y, LINEAR_OUTPUT)
 

@@ -18,6 +18,7 @@ from sparsejax.kernels import api
 from sparsejax.kernels.scored_matmul import scored_matmul
 from sparsejax.models.accounting import DENSE_IMPLEMENTATIONS
 from sparsejax.models.layers import dense_product
+from sparsejax.models.parallel import ALONE, Parallel
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology import allocation, initial
 from sparsejax.topology.blocks import (
@@ -76,6 +77,7 @@ class SparseLinear(nnx.Module):
         std: float,
         init_key: jax.Array,
         topology_key: jax.Array,
+        parallel: Parallel = ALONE,
     ) -> None:
         """Draw a random topology and normal values.
 
@@ -86,7 +88,9 @@ class SparseLinear(nnx.Module):
           std: standard deviation of the initial values, see ``initial_std``.
           init_key: key of the values.
           topology_key: key of the places of the blocks.
+          parallel: the mesh inside which it is called, with ``weight`` being the shares of one device.
         """
+        self.parallel, self.cut = parallel, weight.cut
         self.grid, self.dense = weight.grid, weight.dense
         self.free_slots = weight.capacity > weight.count or weight.shrinks
         self.implementation = implementation
@@ -130,10 +134,15 @@ class SparseLinear(nnx.Module):
 
     @property
     def weight(self) -> BlockSparse:
-        """The sparse weight, float32 values and index; a dense layer has none (``AttributeError``)."""
+        """The sparse weight, float32 values and index; a dense layer has none (``AttributeError``).
+
+        On a mesh it is the shares of one device, gathered from all that store parts of them.
+        """
         fields = {name: getattr(self, name)[...] for name in _index_fields(self.grid)}
         index: Index = FlatIndex(**fields) if self.grid.unstructured else BlockIndex(**fields)
-        return BlockSparse(values=self.values[...], index=index, grid=self.grid)
+        index = self.parallel.local_index(index, self.grid, self.cut == "slots")
+        values = self.parallel.gather(self.values[...], 0 if self.cut == "slots" else 1, self.compute_dtype)
+        return BlockSparse(values=values, index=index, grid=self.grid)
 
     @property
     def is_plain_blocks(self) -> bool:
@@ -143,18 +152,23 @@ class SparseLinear(nnx.Module):
     def hold_scored_kernel(self, parts: int) -> None:
         """Make the weight dense once for all ``parts`` of the batch, with a gradient that reaches its ``GrowthProbe``.
 
-        In one part the gradient of the product is that of the whole batch, so ``scored_matmul`` scores it as it is
-        made, and nothing is done here; unless the implementation makes the weight dense for every product anyway.
+        Where one device has the batch in one part, the gradient of the product is that of the whole batch, so
+        ``scored_matmul`` scores it as it is made, and nothing is done here; unless the implementation makes the weight
+        dense for every product anyway.
         """
-        if parts == 1 and self.implementation not in DENSE_IMPLEMENTATIONS:
+        if parts == 1 and self.parallel.data == 1 and self.implementation not in DENSE_IMPLEMENTATIONS:
             return
-        self.scored = nnx.data(scored_kernel(self.weight.values, self.probe[...], self.weight.index, self.grid))
+        weight = self.weight
+        kernel = scored_kernel(weight.values, self.probe[...], weight.index, self.grid, self.parallel)
+        self.scored = nnx.data(kernel)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """``x [..., K]`` of any float dtype to ``[..., N]`` in the compute dtype."""
         x = x.astype(self.compute_dtype)
         if self.dense:
-            y = dense_product(x, self.kernel[...].astype(self.compute_dtype))
+            axis = 1 if self.grid.shard_axis == "rows" else 0
+            kernel = self.parallel.gather(self.kernel[...], axis, self.compute_dtype)
+            y = dense_product(x, kernel.astype(self.compute_dtype))
         elif hasattr(self, "scored"):
             y = x.reshape(-1, x.shape[-1]) @ self.scored.astype(self.compute_dtype)
             y = y.reshape(*x.shape[:-1], -1)
@@ -166,31 +180,36 @@ class SparseLinear(nnx.Module):
         return checkpoint_name(y, LINEAR_OUTPUT)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def scored_kernel(values: jax.Array, probe_RC: jax.Array, index: Index, grid: BlockGrid) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def scored_kernel(
+    values: jax.Array, probe_RC: jax.Array, index: Index, grid: BlockGrid, parallel: Parallel = ALONE
+) -> jax.Array:
     """The dense matrix ``[K, N]`` of a weight, whose gradient reaches ``probe_RC`` as one score a block.
 
     The gradient of ``values`` is the plain one. The gradient of ``probe_RC [K / bk, N / bn]`` is ``sum |G|`` over each
     block of ``G = dL/dW``. ``G`` itself exists for this one weight of one layer, and only while it is summed up;
-    because it is a whole gradient before its absolute value is taken, it is that of the global batch on any mesh.
+    because it is a whole gradient before its absolute value is taken, it is that of the global batch on any mesh:
+    devices that have parts of the batch add theirs up first, each for its part of the block rows.
     """
     del probe_RC
     return to_dense(BlockSparse(values=values, index=index, grid=grid))
 
 
 def _scored_forward(
-    values: jax.Array, probe_RC: jax.Array, index: Index, grid: BlockGrid
+    values: jax.Array, probe_RC: jax.Array, index: Index, grid: BlockGrid, parallel: Parallel
 ) -> tuple[jax.Array, tuple[Index]]:
-    return scored_kernel(values, probe_RC, index, grid), (index,)
+    return scored_kernel(values, probe_RC, index, grid, parallel), (index,)
 
 
 def _scored_backward(
-    grid: BlockGrid, residuals: tuple[Index], gradient_KN: jax.Array
+    grid: BlockGrid, parallel: Parallel, residuals: tuple[Index], gradient_KN: jax.Array
 ) -> tuple[jax.Array, jax.Array, None]:
     (index,) = residuals
     (bk, bn) = grid.block
-    blocks = jnp.abs(gradient_KN).reshape(grid.rows, bk, grid.columns, bn)
-    return gather_blocks(gradient_KN, index, grid), jnp.sum(blocks, axis=(1, 3)), None
+    summed_KN = parallel.own_rows(gradient_KN, bk)
+    blocks = jnp.abs(summed_KN).reshape(-1, bk, grid.columns, bn)
+    norms_RC = parallel.among_all_rows(jnp.sum(blocks, axis=(1, 3)), grid.rows)
+    return gather_blocks(gradient_KN, index, grid), norms_RC, None
 
 
 scored_kernel.defvjp(_scored_forward, _scored_backward)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 from sparsejax.config import ConfigError, ModelConfig, TopologyConfig
 from sparsejax.models.accounting import Storage, WeightCount
@@ -13,6 +14,12 @@ from sparsejax.models.sizes import rounded_mlp
 from sparsejax.topology import allocation, density_path
 from sparsejax.topology.blocks import Balance, BlockGrid
 from sparsejax.topology.nm import NmPattern
+
+# Rows a device should keep of every block: accelerators store tiles of eight, fewer waste the rest.
+_FULL_TILE = 8
+
+# Slots over blocks up to which free slots are the smaller waste than tiles that are not full.
+_MOST_SLOTS = 1.125
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +35,8 @@ class SparseWeight:
       structure: what the weight is instead of blocks or a plain kernel: N:M over dense master weights, whose count is
         of the weights used and whose capacity of all, or Monarch factors, whose count is of their parameters. The
         grid then has places of one element.
+      cut: what the devices of the fsdp axis share out of packed blocks: the ``"rows"`` inside every block, or the
+        ``"slots"`` of every share.
     """
 
     name: str
@@ -36,6 +45,7 @@ class SparseWeight:
     capacity: int
     shrinks: bool = False
     structure: NmPattern | MonarchShape | None = None
+    cut: Literal["rows", "slots"] = "rows"
 
     @property
     def density(self) -> float:
@@ -80,6 +90,14 @@ class SparseWeight:
         )
 
 
+def local_weight(weight: SparseWeight, tensor: int) -> SparseWeight:
+    """The weight as one device of the tensor axis multiplies it: its own shares of the grid, blocks and slots."""
+    grid, (K, N) = weight.grid, weight.grid.shape
+    cut_shape = (K // tensor, N) if grid.shard_axis == "rows" else (K, N // tensor)
+    local = dataclasses.replace(grid, shape=cut_shape, shards=max(grid.shards // tensor, 1))
+    return dataclasses.replace(weight, grid=local, count=weight.count // tensor, capacity=weight.capacity // tensor)
+
+
 def mlp_width(model: ModelConfig, topology: TopologyConfig) -> int:
     """The MLP width a run uses, at every density: so a dense run at some block is the twin of its sparse ones."""
     # The groups of N:M lie along the inputs of mlp.down too.
@@ -88,15 +106,24 @@ def mlp_width(model: ModelConfig, topology: TopologyConfig) -> int:
 
 
 def weight_table(
-    model: ModelConfig, topology: TopologyConfig, step: int = 0, steps: int = 1
+    model: ModelConfig, topology: TopologyConfig, step: int = 0, steps: int = 1, *, fsdp: int = 1
 ) -> dict[str, SparseWeight]:
     """The seven kinds of weight with exact counts, as they are after ``step`` of ``steps``.
 
     Capacity equals the count, unless counts move: under a density that falls it is the stair the count is on
-    (``density_path``), under ``drop="global_magnitude"`` it is ``capacity_slack`` times the count.
+    (``density_path``), under ``drop="global_magnitude"`` it is ``capacity_slack`` times the count. Where devices share
+    out the slots of a weight, free slots make them even.
+
+    Args:
+      model: widths.
+      topology: density, blocks, shares and their exceptions.
+      step: optimizer steps done.
+      steps: of the whole run.
+      fsdp: devices along that axis of the mesh, which cut what is stored.
 
     Raises:
-      ConfigError: a rule of ``topology.rules`` matches no kind, or asks N:M for another density than N/M or 1.
+      ConfigError: a rule of ``topology.rules`` matches no kind, or asks N:M for another density than N/M or 1; or
+        balanced columns, which have no free slots, cannot be stored evenly.
       ValueError: a width that the block or the shares do not divide (``config.resolve`` says so first).
     """
     grids = _grids(model, topology)
@@ -117,7 +144,30 @@ def weight_table(
         name: SparseWeight(name, grid, counts[name], capacities[name], shrinks=last[name] < counts[name])
         for name, grid in grids.items()
     }
-    return {name: _structured(weight, topology) for name, weight in weights.items()}
+    return {name: _stored(_structured(weight, topology), fsdp) for name, weight in weights.items()}
+
+
+def _stored(weight: SparseWeight, fsdp: int) -> SparseWeight:
+    """The weight with what its storage on ``fsdp`` devices decides: what is cut, and the slots that takes."""
+    if fsdp == 1 or not weight.packed:
+        return weight
+    bk, shards = weight.grid.block[0], weight.grid.shards
+    divides = bk % fsdp == 0
+    if divides and bk // fsdp >= _FULL_TILE:
+        return weight
+    capacity = -(-weight.capacity // (shards * fsdp)) * shards * fsdp
+    even = capacity == weight.capacity
+    # A block column's static count leaves no room for free slots.
+    if (weight.grid.balance == "column" and not even) or capacity > _MOST_SLOTS * weight.capacity:
+        if divides:
+            return weight
+        if weight.grid.balance == "column":
+            raise ConfigError(
+                f"mesh.fsdp={fsdp}: topology.balance=column leaves no free slots to store the {weight.capacity} blocks "
+                f"of {weight.name} evenly, and {fsdp} does not divide blocks of {bk} rows; use another mesh or "
+                "balance=none"
+            )
+    return dataclasses.replace(weight, capacity=capacity, cut="slots")
 
 
 def _structured(weight: SparseWeight, topology: TopologyConfig) -> SparseWeight:

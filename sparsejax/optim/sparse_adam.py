@@ -91,7 +91,7 @@ def scale_by_sparse_adam(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def remap(opt_state: Any, old_slots: Mapping[str, jax.Array]) -> Any:
+def remap(opt_state: Any, old_slots: Mapping[str, jax.Array], shards: int = 1) -> Any:
     """Carry the optimizer state of rewired weights over to their new slots.
 
     Moments and ages of kept blocks move with them; a regrown block, and a free slot, gets moments 0 and age 0.
@@ -101,6 +101,7 @@ def remap(opt_state: Any, old_slots: Mapping[str, jax.Array]) -> Any:
       opt_state: any optax state (a chain's, for example) that contains exactly one ``SparseAdamState``.
       old_slots: for the path of every rewired leaf ``[..., n]`` int32: new slot -> old slot, -1 where the block was
         regrown or the slot is free.
+      shards: shares of every named weight, see ``gather_slots``.
 
     Returns:
       ``opt_state`` with that one state replaced.
@@ -108,7 +109,9 @@ def remap(opt_state: Any, old_slots: Mapping[str, jax.Array]) -> Any:
     Raises:
       ValueError: no or several ``SparseAdamState``, a path that is no block-sparse leaf, or a map of another shape.
     """
-    moves = {path: functools.partial(gather_slots, old_slot=old_slot) for path, old_slot in old_slots.items()}
+    moves = {
+        path: functools.partial(gather_slots, old_slot=old_slot, shards=shards) for path, old_slot in old_slots.items()
+    }
     return remap_state(opt_state, moves)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 
-def gather_slots(array: jax.Array, old_slot: jax.Array, fill: float = 0) -> jax.Array:
+def gather_slots(array: jax.Array, old_slot: jax.Array, fill: float = 0, shards: int = 1) -> jax.Array:
     """Put into every new slot what its block held in its old slot: ``out[i] = array[old_slot[i]]``.
 
     Whatever belongs to a block follows it this way through a rewiring: its values, its moments, its age.
@@ -18,6 +18,8 @@ def gather_slots(array: jax.Array, old_slot: jax.Array, fill: float = 0) -> jax.
       old_slot: ``[..., n]`` int32, the map new slot -> old slot of a rewiring, -1 where the slot's block is new
         (or the slot is free). The leading axes are those of ``array`` (stacked layers).
       fill: what a slot without an old slot holds.
+      shards: shares of the weight. A block never leaves its share, so devices that hold shares need no other's slots;
+        named here, the compiler sees it too.
 
     Returns:
       An array of the shape and dtype of ``array``.
@@ -27,6 +29,12 @@ def gather_slots(array: jax.Array, old_slot: jax.Array, fill: float = 0) -> jax.
     """
     if old_slot.ndim < 1 or array.shape[: old_slot.ndim] != old_slot.shape:
         raise ValueError(f"old_slot of shape {old_slot.shape} does not lead an array of shape {array.shape}")
+    if shards > 1:
+        (*stacked, slots), block = old_slot.shape, array.shape[old_slot.ndim :]
+        by_share = old_slot.reshape(*stacked, shards, slots // shards)
+        first = jnp.arange(shards, dtype=old_slot.dtype)[:, None] * (slots // shards)
+        local = jnp.where(by_share < 0, by_share, by_share - first)
+        return gather_slots(array.reshape(*local.shape, *block), local, fill).reshape(array.shape)
     pick = functools.partial(_gather_layer, fill=fill)
     for _ in range(old_slot.ndim - 1):
         pick = jax.vmap(pick)

@@ -25,7 +25,8 @@ from sparsejax.config import ConfigError, OptimConfig, RunConfig
 from sparsejax.data.pipeline import TrainBatches, open_corpus
 from sparsejax.optim.saturation import saturate
 from sparsejax.training.branch_rows import CHANGES, FORMS, BranchRow
-from sparsejax.training.checkpoint import Checkpoints, concrete
+from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.elastic import load_step
 from sparsejax.training.growth_scores import NO_SCORES, Scores, make_score_step, wants_scores
 from sparsejax.training.loop import train_batches
 from sparsejax.training.recipe import Recipe, build_recipe
@@ -228,7 +229,7 @@ def branch_run(workdir: Path, *, steps: int, at: Sequence[int], saturated: int, 
                 f"{list(at) or saved.steps}; lower --steps, or train with a train.keep_every that keeps earlier ones"
             )
         for rewire_step, step in found.items():
-            parting = test.parting(saved.load(step, concrete(recipe.abstract)), rewire_step, saturated)
+            parting = test.parting(load_step(saved, recipe, step), rewire_step, saturated)
             rows += test.rows(workdir.resolve().name, parting, steps, saturated)
             notice(f"rewiring of step {rewire_step}, from the checkpoint of step {step}: {steps} steps, all branches")
     return rows

@@ -108,6 +108,11 @@ class Checkpoints:
                 return metadata["config"]
         return None
 
+    def config_of(self, step: int) -> dict[str, Any] | None:
+        """The resolved config that a checkpoint was saved with, None if its metadata cannot be read."""
+        metadata = self._metadata(step) if step in self.steps else None
+        return None if metadata is None else metadata["config"]
+
     def restore(self, abstract_at: Callable[[int], TrainState]) -> TrainState | None:
         """The newest checkpoint that can be read, or None if the run has none.
 
@@ -178,9 +183,3 @@ class Checkpoints:
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
-
-
-def concrete(abstract: TrainState) -> TrainState:
-    """``abstract`` placed on the first local device, ready for ``restore``."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)

@@ -16,20 +16,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from sparsejax.models.functional import merge
 from sparsejax.models.llama import Llama
+from sparsejax.models.parallel import TENSOR
+from sparsejax.models.shapes import SHARD_AXES
 from sparsejax.models.sparse_linear import GrowthProbe, TopologyIndex
+from sparsejax.models.weight_table import local_weight
 from sparsejax.topology import drop, growth
 from sparsejax.topology.scores import by_share
-from sparsejax.training.loss import head_loss_sums, objective, shift_right
+from sparsejax.training.loss import objective, shift_right
+from sparsejax.training.on_mesh import on_mesh
 from sparsejax.training.recipe import Recipe, values_of
 from sparsejax.training.rewire_plan import is_due, next_due
+from sparsejax.training.sharding import specs
 from sparsejax.training.state import TrainState, Tree
+from sparsejax.training.steps import own_loss_sums
 
 
 @jax.tree_util.register_dataclass
@@ -74,9 +82,16 @@ def make_score_step(recipe: Recipe) -> Callable[[TrainState, jax.Array], tuple[T
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(topology), nnx.State(probes))
         return _objective(recipe, model, target_BT)
 
+    def of_device(params: Tree, topology: Tree, target_BT: jax.Array) -> tuple[Tree, Tree]:
+        by_params, by_probe = jax.grad(summed, argnums=(0, 1))(params, probes, topology, target_BT)
+        return by_params, by_probe
+
+    probe_specs = jax.tree_util.tree_map_with_path(_probe_spec, probes)
+    gradients = on_mesh(recipe, of_device, (specs(recipe, recipe.abstract.params, "params/"), probe_specs))
+
     def score_step(state: TrainState, target_BT: jax.Array) -> tuple[TrainState, Scores]:
         tokens = jnp.maximum(jnp.sum(target_BT >= 0), 1).astype(jnp.float32)
-        by_params, by_probe = jax.grad(summed, argnums=(0, 1))(state.params, probes, state.topology, target_BT)
+        by_params, by_probe = gradients(state.params, state.topology, target_BT)
         taylor = {}
         if run.topology.drop == "taylor":
             for name in recipe.sparse:
@@ -100,13 +115,14 @@ def make_score_step(recipe: Recipe) -> Callable[[TrainState, jax.Array], tuple[T
 
 
 def _probed(recipe: Recipe) -> tuple[nnx.GraphDef, Tree]:
-    """The model with a probe at every sparse weight: its structure, and the probes' zeros."""
+    """The model of one device with a probe at every sparse weight: its structure, and the probes' zeros."""
 
     def build() -> Llama:
         model = merge(recipe.graphdef, recipe.abstract.params, recipe.abstract.topology)
         for name, weight in recipe.sparse.items():
             room, kind = name.split(".")
-            shape = (recipe.run.model.layers, weight.grid.rows, weight.grid.columns)
+            grid = local_weight(weight, recipe.parallel.tensor).grid
+            shape = (recipe.run.model.layers, grid.rows, grid.columns)
             getattr(getattr(model.layers, room), kind).probe = GrowthProbe(jnp.zeros(shape, jnp.float32))
         return model
 
@@ -114,13 +130,19 @@ def _probed(recipe: Recipe) -> tuple[nnx.GraphDef, Tree]:
     return graphdef, nnx.to_pure_dict(states[-1])
 
 
+def _probe_spec(path: Any, _: jax.Array) -> PartitionSpec:
+    """Where the scores ``[L, R, C]`` of a kind live: with its shares."""
+    room, kind = path[-3].key, path[-2].key
+    return PartitionSpec(None, TENSOR) if SHARD_AXES[f"{room}.{kind}"] == "rows" else PartitionSpec(None, None, TENSOR)
+
+
 def _objective(recipe: Recipe, model: Llama, target_BT: jax.Array) -> jax.Array:
-    """The summed loss, the head's logits made for one microbatch at a time."""
+    """The summed loss of a device, the head's logits made for one microbatch at a time."""
     train = recipe.run.train
     hidden_BTD = model.hidden_states(shift_right(target_BT, recipe.start_id), scored_parts=train.microbatches)
 
     def part(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return objective(head_loss_sums(model.logits, *pair, chunk_tokens=train.loss_chunk), train.z_loss)
+        return objective(own_loss_sums(recipe, model, *pair), train.z_loss)
 
     if train.microbatches == 1:
         return part((hidden_BTD, target_BT))

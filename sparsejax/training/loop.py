@@ -11,11 +11,14 @@ from sparsejax.config import RunConfig
 from sparsejax.data.pipeline import Corpus, TrainBatches, open_corpus
 from sparsejax.hardware.target import target_of
 from sparsejax.training import workdir as rundir
-from sparsejax.training.checkpoint import Checkpoints, concrete
+from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.elastic import restore_newest
 from sparsejax.training.interrupts import Interrupts
+from sparsejax.training.mesh import make_mesh, settle_mesh
 from sparsejax.training.metrics import RunLog
+from sparsejax.training.programs import init_state
 from sparsejax.training.progress import ProgressDisplay
-from sparsejax.training.recipe import build_recipe, init_state
+from sparsejax.training.recipe import build_recipe
 from sparsejax.training.report import density_table
 from sparsejax.training.session import Outcome, Session
 
@@ -38,6 +41,8 @@ def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> O
         console.print(text, highlight=False, soft_wrap=True)
 
     with rundir.claimed(workdir), Interrupts() as interrupts:
+        devices = jax.devices()
+        run = settle_mesh(run, len(devices))
         rundir.check_continues(workdir, run, extend=extend)
         corpus = open_corpus(run.data, notice)
         rundir.check_same_data(workdir, corpus.data_digest, corpus.tokenizer.digest)
@@ -47,7 +52,8 @@ def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> O
             steps=batches.steps,
             vocab_size=corpus.tokenizer.vocab_size,
             start_id=corpus.tokenizer.start_id,
-            target=target_of(jax.devices()[0]),
+            target=target_of(devices[0]),
+            mesh=make_mesh(run.mesh, devices),
         )
         rundir.write_manifest(workdir, run, batches.steps, corpus.data_digest, corpus.tokenizer.digest)
         corpus.tokenizer.save(workdir / "tokenizer")
@@ -57,7 +63,7 @@ def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> O
         with Checkpoints(
             workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every, notice=notice
         ) as checkpoints:
-            restored = checkpoints.restore(lambda step: concrete(recipe.at_stage(step).abstract))
+            restored = restore_newest(checkpoints, recipe)
             state = init_state(recipe) if restored is None else restored
             start = int(state.step)
             recipe = recipe.at_stage(start)

@@ -75,5 +75,10 @@ def dense_twin(recipe: Recipe) -> Recipe:
     optim = adam if recipe.run.optim.form == "galore" else recipe.run.optim
     run: RunConfig = dataclasses.replace(recipe.run, topology=topology, optim=optim)
     return build_recipe(
-        run, steps=recipe.steps, vocab_size=recipe.vocab_size, start_id=recipe.start_id, target=recipe.target
+        run,
+        steps=recipe.steps,
+        vocab_size=recipe.vocab_size,
+        start_id=recipe.start_id,
+        target=recipe.target,
+        mesh=recipe.mesh,
     )

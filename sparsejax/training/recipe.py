@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from sparsejax.config import ConfigError, ModelConfig, RunConfig
 from sparsejax.hardware.target import Target
@@ -18,8 +19,9 @@ from sparsejax.kernels import auto
 from sparsejax.models import attention, functional
 from sparsejax.models.flow import with_flow
 from sparsejax.models.llama import Llama
+from sparsejax.models.parallel import ALONE, Parallel
 from sparsejax.models.shapes import DecoderShape, shape_of_model
-from sparsejax.models.weight_table import SparseWeight, mlp_width, weight_table
+from sparsejax.models.weight_table import SparseWeight, local_weight, mlp_width, weight_table
 from sparsejax.optim.build import build_optimizer
 from sparsejax.optim.schedules import learning_rate
 from sparsejax.optim.unused_decay import add_unused_decay
@@ -27,7 +29,6 @@ from sparsejax.topology import stats
 from sparsejax.topology.blocks import BlockGrid, BlockIndex, FlatIndex, Index
 from sparsejax.topology.density_path import decays
 from sparsejax.topology.growth import REMEMBERING
-from sparsejax.topology.keys import seed_argument
 from sparsejax.topology.nm import NmPattern
 from sparsejax.topology.rewire import drop_count
 from sparsejax.training.state import TrainState, Tree
@@ -49,7 +50,10 @@ class Recipe:
       weights: the weight kinds with their grids and counts, dense kinds included.
       implementations: ``block_matmul`` implementation of each sparse kind, resolved from ``auto``.
       attention: what computes it, resolved from ``auto``.
-      graphdef: the model without its arrays; ``functional.merge`` with params and topology gives it back.
+      mesh: the devices that share the work; None if there is one.
+      parallel: its sizes.
+      graphdef: the model of one device without its arrays; ``functional.merge`` with the params and topology of that
+        device gives it back.
       build: makes the model with fresh arrays, a pure function of ``(init_seed, topology_seed)``.
       abstract: shapes and dtypes of the whole ``TrainState``.
       optimizer: the Optax chain, whose updates are still to be multiplied by minus the learning rate.
@@ -64,6 +68,8 @@ class Recipe:
     weights: Mapping[str, SparseWeight]
     implementations: Mapping[str, str]
     attention: attention.AttentionChoice
+    mesh: Mesh | None
+    parallel: Parallel
     graphdef: nnx.GraphDef
     build: Callable[[int | jax.Array, int | jax.Array], Llama]
     abstract: TrainState
@@ -82,7 +88,7 @@ class Recipe:
     @property
     def initial(self) -> dict[str, SparseWeight]:
         """The sparse kinds with the counts that the run starts with."""
-        table = weight_table(self.run.model, self.run.topology, 0, self.steps)
+        table = weight_table(self.run.model, self.run.topology, 0, self.steps, fsdp=self.parallel.fsdp)
         return {name: table[name] for name in self.sparse}
 
     @property
@@ -105,12 +111,20 @@ class Recipe:
             vocab_size=self.vocab_size,
             start_id=self.start_id,
             target=self.target,
+            mesh=self.mesh,
             stage=step,
         )
 
 
 def build_recipe(
-    run: RunConfig, *, steps: int, vocab_size: int, start_id: int, target: Target, stage: int = 0
+    run: RunConfig,
+    *,
+    steps: int,
+    vocab_size: int,
+    start_id: int,
+    target: Target,
+    mesh: Mesh | None = None,
+    stage: int = 0,
 ) -> Recipe:
     """Build and check the static half of a run.
 
@@ -120,6 +134,7 @@ def build_recipe(
       vocab_size: size of the tokenizer.
       start_id: the tokenizer's start token.
       target: what the programs will run on; ``auto`` is resolved for it.
+      mesh: the devices, as ``mesh.make_mesh`` lays out those of a settled run; None is one device.
       stage: the step whose slots the arrays shall have; matters only where the density falls.
 
     Raises:
@@ -127,15 +142,18 @@ def build_recipe(
         restarts than the run has steps for.
     """
     learning_rate(run.optim, steps)
-    weights = weight_table(run.model, run.topology, stage, steps)
+    parallel = ALONE if mesh is None else Parallel(**mesh.shape, sequence=run.mesh.sequence)
+    weights = weight_table(run.model, run.topology, stage, steps, fsdp=parallel.fsdp)
     sparse = {name: weight for name, weight in weights.items() if weight.packed}
     _check_rate(run, sparse)
-    implementations = {name: _implementation(run.model, weight, target) for name, weight in sparse.items()}
+    local = {name: local_weight(weight, parallel.tensor) for name, weight in weights.items()}
+    implementations = {name: _implementation(run.model, local[name], target) for name in sparse}
     chosen = _attention(run, target)
-    build = partial(
-        Llama, run.model, weights, vocab_size=vocab_size, implementations=implementations, attention=chosen.name
-    )
-    model = functional.abstract(partial(build, run.seeds.init, run.seeds.topology))
+    make = partial(Llama, vocab_size=vocab_size, implementations=implementations, attention=chosen.name)
+    build = partial(make, run.model, weights)
+    seeds = run.seeds.init, run.seeds.topology
+    model = functional.abstract(partial(build, *seeds))
+    of_device = partial(make, _local_model(run.model, parallel), local, *seeds, parallel=parallel)
     params = model.params
     optimizer = build_optimizer(
         run.optim,
@@ -156,23 +174,20 @@ def build_recipe(
         weights,
         implementations,
         chosen,
-        model.graphdef,
+        None if parallel.alone else mesh,
+        parallel,
+        functional.abstract(of_device).graphdef,
         build,
         abstract,
         optimizer,
     )
 
 
-def init_state(recipe: Recipe) -> TrainState:
-    """The state before the first step: a pure function of the seeds, which are arguments of the program."""
-
-    def init(init_seed: jax.Array, topology_seed: jax.Array) -> TrainState:
-        params, topology = functional.initial_trees(partial(recipe.build, init_seed, topology_seed))
-        topology = with_flow(topology, recipe.run, jnp.int32(0), recipe.steps)
-        return _fresh_state(recipe.run, recipe.sparse, recipe.optimizer, params, topology)
-
-    seeds = recipe.run.seeds
-    return jax.jit(init)(seed_argument(seeds.init), seed_argument(seeds.topology))
+def fresh_state(recipe: Recipe, init_seed: jax.Array, topology_seed: jax.Array) -> TrainState:
+    """The state before the first step, a pure function of the seeds; see ``programs.init_state``."""
+    params, topology = functional.initial_trees(partial(recipe.build, init_seed, topology_seed))
+    topology = with_flow(topology, recipe.run, jnp.int32(0), recipe.steps)
+    return _fresh_state(recipe.run, recipe.sparse, recipe.optimizer, params, topology)
 
 
 def _fresh_state(
@@ -272,6 +287,11 @@ def _joined(path: tuple[Any, ...]) -> str:
 def _implementation(model: ModelConfig, weight: SparseWeight, target: Target) -> str:
     grid, density = weight.grid, weight.density
     return auto.resolve(model.implementation, target=target, grid=grid, density=density, dtype=model.compute_dtype)
+
+
+def _local_model(model: ModelConfig, parallel: Parallel) -> ModelConfig:
+    """The model whose products one device of the tensor axis makes: its own heads, all of the residual stream."""
+    return dataclasses.replace(model, heads=model.heads // parallel.tensor, kv_heads=model.kv_heads // parallel.tensor)
 
 
 def _attention(run: RunConfig, target: Target) -> attention.AttentionChoice:

@@ -10,7 +10,8 @@ import jax
 from sparsejax.config import ConfigError, RunConfig, resolve
 from sparsejax.data.tokenizer import Tokenizer, load_tokenizer
 from sparsejax.hardware.target import target_of
-from sparsejax.training.checkpoint import Checkpoints, concrete
+from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.elastic import restore_newest
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.state import TrainState
 from sparsejax.training.workdir import Notice, read_manifest
@@ -49,7 +50,7 @@ def restore_run(workdir: Path, notice: Notice) -> TrainedRun:
     with Checkpoints(
         workdir, keep_last=train.keep_last, keep_every=train.keep_every, notice=notice, owner=False
     ) as saved:
-        state = saved.restore(lambda step: concrete(recipe.at_stage(step).abstract))
+        state = restore_newest(saved, recipe)
     if state is None:
         raise ConfigError(f"--workdir={workdir}: has no checkpoint yet; train until the first one is saved")
     return TrainedRun(run, recipe.at_stage(int(state.step)), state, tokenizer)

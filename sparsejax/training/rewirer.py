@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.training.growth_scores import NO_SCORES, Scores, make_score_step, wants_scores
+from sparsejax.training import programs
+from sparsejax.training.growth_scores import NO_SCORES, Scores, wants_scores
 from sparsejax.training.metrics import RunLog
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.rewire_plan import is_due, next_due, plan_at, rate_at
-from sparsejax.training.rewiring import make_fade_step, make_rewire_step
-from sparsejax.training.shrink import shrink
 from sparsejax.training.state import TrainState
-from sparsejax.training.steps import make_eval_step
 
 
 class Rewirer:
@@ -30,10 +27,10 @@ class Rewirer:
 
     def _use(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.rewire_step = jax.jit(make_rewire_step(recipe), donate_argnums=0)
-        self.fade_step = jax.jit(make_fade_step(recipe), donate_argnums=0)
-        self.eval_step = jax.jit(make_eval_step(recipe))
-        self.score_step = jax.jit(make_score_step(recipe), donate_argnums=0) if recipe.rewires else None
+        self.rewire_step = programs.rewire_step(recipe)
+        self.fade_step = programs.fade_step(recipe)
+        self.eval_step = programs.eval_step(recipe)
+        self.score_step = programs.score_step(recipe) if recipe.rewires else None
 
     def after_step(self, state: TrainState, step: int, batch_BT: np.ndarray) -> TrainState:
         """Whatever the topology needs after ``step``, which trained on ``batch_BT``.
@@ -70,7 +67,7 @@ class Rewirer:
         self.log.write("rewire", step, {name: value for name, value in row.items() if math.isfinite(value)})
         later = self.recipe.at_stage(step)
         if _slots(later) != _slots(self.recipe):
-            state = jax.jit(partial(shrink, before=self.recipe, after=later))(state)
+            state = programs.resize_step(self.recipe.sparse, later)(state)
             self._use(later)
         return state
 

@@ -66,7 +66,7 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
             state,
             params=params,
             topology=topology,
-            opt_state=remap(state.opt_state, old_slots),
+            opt_state=remap(state.opt_state, old_slots, recipe.run.topology.shards),
             explored=explored,
             scores={name: growth.forget(recipe.run.topology.grow, memory) for name, memory in state.scores.items()},
         )
@@ -184,10 +184,11 @@ def _new_values(
     recipe: Recipe, name: str, values: jax.Array, rewiring: Rewiring, step: jax.Array, plan: RewirePlan
 ) -> jax.Array:
     """Values ``[L, n, bk, bn]`` after the rewiring: kept blocks move, grown ones start as ``regrow_value`` says."""
-    kept = gather_slots(values, rewiring.old_slot)
+    shards = recipe.sparse[name].grid.shards
+    kept = gather_slots(values, rewiring.old_slot, shards=shards)
     match recipe.run.topology.regrow_value:
         case "keep":
-            return gather_slots(values, rewiring.former_slot)
+            return gather_slots(values, rewiring.former_slot, shards=shards)
         case "init":
             fresh = jax.vmap(lambda index, layer: _draw(recipe, recipe.sparse[name], index, step, plan, layer))(
                 rewiring.index, jnp.arange(recipe.run.model.layers)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from sparsejax.data.pipeline import Corpus, TrainBatches, validation_batches
+from sparsejax.training import programs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
 from sparsejax.training.interrupts import Interrupts
@@ -27,7 +28,7 @@ from sparsejax.training.result import write_result
 from sparsejax.training.rewire_plan import is_due
 from sparsejax.training.rewirer import Rewirer
 from sparsejax.training.state import TrainState
-from sparsejax.training.steps import Metrics, make_eval_step, make_train_step
+from sparsejax.training.steps import Metrics
 from sparsejax.training.throughput import Throughput
 
 DIVERGED = 4
@@ -82,8 +83,8 @@ class Session:
     def _use(self, recipe: Recipe) -> None:
         """Take the programs of ``recipe``; again whenever the slots of the weights were cut."""
         self.recipe = recipe
-        self.train_step = jax.jit(make_train_step(recipe), donate_argnums=0)
-        self.eval_step = jax.jit(make_eval_step(recipe))
+        self.train_step = programs.train_step(recipe)
+        self.eval_step = programs.eval_step(recipe)
         self.throughput = Throughput(recipe)
 
     def run(self, state: TrainState) -> Outcome:

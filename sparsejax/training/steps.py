@@ -7,34 +7,51 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from sparsejax.models import functional
 from sparsejax.models.flow import with_flow
+from sparsejax.models.llama import Llama
 from sparsejax.training.loss import LossSums, head_loss_sums, objective, shift_right
+from sparsejax.training.on_mesh import on_mesh
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.rewire_statistics import regrown_update
+from sparsejax.training.sharding import specs
 from sparsejax.training.state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
 
+# Sums over all tokens are the same on every device.
+_SUMS = LossSums(*(PartitionSpec(),) * 3)  # type: ignore[arg-type]  # places instead of arrays
+
 
 def forward_sums(recipe: Recipe, params: Tree, topology: Tree, target_BT: jax.Array) -> LossSums:
-    """Loss sums of the model on one batch of targets."""
+    """Loss sums of the model on one batch of targets; on a mesh, those of the tokens that the device answers for."""
     model = functional.merge(recipe.graphdef, params, topology)
     hidden_BTD = model.hidden_states(shift_right(target_BT, recipe.start_id))
-    return head_loss_sums(model.logits, hidden_BTD, target_BT, chunk_tokens=recipe.run.train.loss_chunk)
+    return own_loss_sums(recipe, model, hidden_BTD, target_BT)
+
+
+def own_loss_sums(recipe: Recipe, model: Llama, hidden_BTD: jax.Array, target_BT: jax.Array) -> LossSums:
+    """Loss sums from the output of the last layer; devices of the tensor axis take equal parts of the tokens."""
+    parallel = recipe.parallel
+    if not parallel.sequence:
+        hidden_BTD = parallel.own_tokens(hidden_BTD)
+    logits = partial(model.logits_by, model.head_kernel)
+    return head_loss_sums(logits, hidden_BTD, parallel.own_tokens(target_BT), chunk_tokens=recipe.run.train.loss_chunk)
 
 
 def make_gradient(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, LossSums]]:
     """Gradient of the summed objective: params, topology and targets ``[B, T]`` in, gradients and loss sums out.
 
     Gradients exist for active blocks only. With ``train.microbatches = A`` they are summed over a scan of A
-    slices of the batch, in float32.
+    slices of the rows of every device, in float32.
     """
     train = recipe.run.train
 
@@ -43,8 +60,9 @@ def make_gradient(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], tuple[Tre
         return objective(sums, train.z_loss), sums
 
     gradient = jax.grad(summed, has_aux=True)
+    out_specs = specs(recipe, recipe.abstract.params, "params/"), _SUMS
     if train.microbatches == 1:
-        return gradient
+        return on_mesh(recipe, gradient, out_specs)
 
     def accumulated(params: Tree, topology: Tree, target_BT: jax.Array) -> tuple[Tree, LossSums]:
         micro = target_BT.reshape(train.microbatches, -1, target_BT.shape[1])
@@ -55,7 +73,7 @@ def make_gradient(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], tuple[Tre
         zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
         return jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), zero), micro)[0]
 
-    return accumulated
+    return on_mesh(recipe, accumulated, out_specs)
 
 
 def make_train_step(recipe: Recipe) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
@@ -113,4 +131,4 @@ def make_eval_step(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], LossSums
     def eval_step(params: Tree, topology: Tree, target_BT: jax.Array) -> LossSums:
         return forward_sums(recipe, params, topology, target_BT)
 
-    return eval_step
+    return on_mesh(recipe, eval_step, _SUMS)

@@ -55,6 +55,8 @@ def read_manifest(workdir: Path) -> dict[str, Any] | None:
         raise ConfigError(f"{path}: is not valid JSON ({error}); restore it or use a new --workdir") from error
     if missing or manifest["schema"] != SCHEMA:
         raise ConfigError(f"{path}: was not written by this version of sparsejax; use a new --workdir")
+    # Runs from before there were meshes ran on one device.
+    manifest["config"].setdefault("mesh", {"replica": 1, "fsdp": 1, "tensor": 1, "sequence": False})
     return manifest
 
 

@@ -10,12 +10,13 @@ from sparsejax.config import ConfigError
 from sparsejax.optim.sparse_adam import sparse_adam_state
 from sparsejax.training.branch import BranchTest, check_testable, forms_agree, rewirings, without_growth
 from sparsejax.training.branch_rows import CHANGES, FORMS, read_rows
-from sparsejax.training.checkpoint import Checkpoints, concrete
+from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.drift import masks
 from sparsejax.training.loop import train
 from sparsejax.training.metrics import read_rows as read_metrics
 from sparsejax.training.recipe import values_of
 from sparsejax.training.rewire_plan import plan_at
+from sparsejax.training.sharding import on_first_device
 from tests.training.tiny import quiet_console, tiny_recipe, tiny_run
 
 # Rewirings after 3, 6 and 9; checkpoints after 4, 8 and 12. Scores of two steps and a fading of one, so that a branch
@@ -100,7 +101,7 @@ def parted(directory):
 
     test = BranchTest(recipe, Batches())
     with Checkpoints(directory / "run", keep_last=3, keep_every=0, notice=print, owner=False) as saved:
-        state = saved.load(4, concrete(recipe.abstract))
+        state = saved.load(4, on_first_device(recipe.abstract))
     return test, test.parting(state, 6, LATE)
 
 

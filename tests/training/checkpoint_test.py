@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.training.checkpoint import CheckpointError, Checkpoints, concrete, state_digest
+from sparsejax.training.checkpoint import CheckpointError, Checkpoints, state_digest
+from sparsejax.training.sharding import on_first_device
 from sparsejax.training.state import TrainState
 
 CONFIG = {"optim": {"lr": 0.1}}
@@ -25,7 +26,7 @@ def state_at(step):
     )
 
 
-ABSTRACT = concrete(jax.eval_shape(lambda: state_at(0)))
+ABSTRACT = on_first_device(jax.eval_shape(lambda: state_at(0)))
 
 
 def open_checkpoints(workdir, notices, keep_last=2, keep_every=0):

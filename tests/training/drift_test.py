@@ -15,7 +15,7 @@ from sparsejax.training.drift import (
     rank_share,
     unmoved,
 )
-from sparsejax.training.recipe import init_state
+from sparsejax.training.programs import init_state
 from tests.training.tiny import tiny_recipe
 
 # One layer of 2 x 3 blocks.   start # # .    end # . .

@@ -16,10 +16,11 @@ from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.loop import train
 from sparsejax.training.memory import dense_twin
 from sparsejax.training.metrics import read_rows
-from sparsejax.training.recipe import index_of, init_state, values_of, values_path
+from sparsejax.training.programs import init_state
+from sparsejax.training.recipe import index_of, values_of, values_path
+from sparsejax.training.resize import resize
 from sparsejax.training.rewire_plan import is_due, plan_at
 from sparsejax.training.rewiring import make_rewire_step
-from sparsejax.training.shrink import shrink
 from sparsejax.training.spent import whole_run
 from tests.training.tiny import quiet_console, tiny_recipe, tiny_run
 
@@ -49,7 +50,7 @@ def test_counts_fall_exactly_and_only_the_smallest_go(tmp_path):
         state = dataclasses.replace(state, step=jnp.int32(step))
         state, metrics = jax.jit(make_rewire_step(recipe))(state, plan_at(recipe, step), NO_SCORES)
         later = recipe.at_stage(step)
-        cut = shrink(state, recipe, later)
+        cut = resize(state, recipe.sparse, later.sparse)
         for name, weight in later.sparse.items():
             assert metrics[f"topology/density/{name}"] == density == weight.count / weight.grid.cells
             assert values_of(cut.params, name).shape[1] == weight.capacity <= recipe.sparse[name].capacity
@@ -75,11 +76,24 @@ def test_the_twin_of_a_falling_density_is_dense(tmp_path):
     assert twin.sparse == {} and not twin.rewires and twin.abstract.topology == {}
 
 
-def test_slots_are_never_added(tmp_path):
+def test_slots_that_were_added_hold_nothing_and_can_be_cut_again(tmp_path):
     recipe = tiny_recipe(tmp_path, **GMP)
     small = recipe.at_stage(9)
-    with pytest.raises(ValueError, match=r"slots cannot become"):
-        shrink(init_state(small), small, recipe)
+    state = init_state(small)
+    wider = resize(state, small.sparse, recipe.sparse)
+    for name, weight in recipe.sparse.items():
+        values, index = values_of(wider.params, name), index_of(wider.topology, name)
+        for layer in range(2):
+            validate(BlockSparse(*jax.tree.map(lambda array, layer=layer: array[layer], (values, index)), weight.grid))
+    back = resize(wider, recipe.sparse, small.sparse)
+    assert jax.tree.all(jax.tree.map(np.array_equal, back, state))
+
+
+def test_blocks_need_their_slots(tmp_path):
+    recipe = tiny_recipe(tmp_path, **GMP)
+    few = {name: dataclasses.replace(weight, capacity=weight.count - 2) for name, weight in recipe.sparse.items()}
+    with pytest.raises(ValueError, match=r"blocks do not fit in \d+ slots"):
+        resize(init_state(recipe), recipe.sparse, few)
 
 
 def test_means_over_the_run(tmp_path):

@@ -13,7 +13,8 @@ from sparsejax.topology.blocks import gather_blocks
 from sparsejax.topology.scores import by_share
 from sparsejax.training.growth_scores import make_score_step, wants_scores
 from sparsejax.training.loss import shift_right
-from sparsejax.training.recipe import index_of, init_state, values_of
+from sparsejax.training.programs import init_state
+from sparsejax.training.recipe import index_of, values_of
 from tests.models.llama_test import dense_tree, plain_layer, plain_norm
 from tests.training.tiny import tiny_recipe
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sparsejax.training.recipe import init_state
+from sparsejax.training.programs import init_state
 from sparsejax.training.steps import make_train_step
 from tests.training.tiny import tiny_recipe, write_text
 

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from sparsejax.training.checkpoint import Checkpoints, concrete
+from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.loop import train
 from sparsejax.training.metrics import read_rows
+from sparsejax.training.sharding import on_first_device
 from tests.training.tiny import quiet_console, tiny_recipe, tiny_run
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
@@ -38,7 +39,7 @@ def losses(directory):
 
 
 def final_state(directory):
-    abstract = concrete(tiny_recipe(directory).abstract)
+    abstract = on_first_device(tiny_recipe(directory).abstract)
     with Checkpoints(directory / "run", keep_last=2, keep_every=0, notice=print) as checkpoints:
         return checkpoints.restore(lambda _: abstract)
 

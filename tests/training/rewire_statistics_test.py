@@ -8,7 +8,7 @@ import pytest
 
 from sparsejax.optim.sparse_adam import sparse_adam_state
 from sparsejax.training.growth_scores import NO_SCORES
-from sparsejax.training.recipe import init_state
+from sparsejax.training.programs import init_state
 from sparsejax.training.rewire_plan import plan_at
 from sparsejax.training.rewire_statistics import regrown_update
 from sparsejax.training.rewiring import make_rewire_step

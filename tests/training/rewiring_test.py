@@ -14,7 +14,8 @@ from sparsejax.optim.sparse_adam import sparse_adam_state
 from sparsejax.topology.blocks import BlockSparse, validate
 from sparsejax.topology.growth import SCORED
 from sparsejax.training.growth_scores import NO_SCORES, Scores
-from sparsejax.training.recipe import index_of, init_state, values_of, values_path
+from sparsejax.training.programs import init_state
+from sparsejax.training.recipe import index_of, values_of, values_path
 from sparsejax.training.rewire_plan import plan_at
 from sparsejax.training.rewire_statistics import active_in
 from sparsejax.training.rewiring import make_fade_step, make_rewire_step

@@ -13,7 +13,8 @@ from sparsejax.hardware.target import Target
 from sparsejax.topology.blocks import BlockSparse, validate
 from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.loss import shift_right
-from sparsejax.training.recipe import build_recipe, index_of, init_state, values_of
+from sparsejax.training.programs import init_state
+from sparsejax.training.recipe import build_recipe, index_of, values_of
 from sparsejax.training.rewire_plan import plan_at
 from sparsejax.training.rewiring import make_rewire_step
 from sparsejax.training.steps import make_train_step

@@ -37,6 +37,8 @@ def tiny_settings(directory: Path, **changes: Any) -> dict[str, Any]:
     # Twenty rows: an epoch is five batches of four, so that twelve steps cross two epoch edges.
     config.data.update(cache_dir=str(directory / "cache"), unique_tokens=320)
     config.train.update(steps=12, batch_size=4, log_every=1, eval_every=0, eval_tokens=256, checkpoint_every=4)
+    # The tests' machine pretends to have eight devices; a run on more than one says so.
+    config.mesh.fsdp = 1
     settings: dict[str, Any] = config.to_dict()
     for name, value in changes.items():
         section, _, key = name.partition("_")

@@ -1,0 +1,49 @@
+"""From what one device computes to the whole mesh: one ``shard_map``, and the sums over devices behind it.
+
+Every device computes sums over its own tokens and gradients of the sum over all devices (``models/parallel.py`` says
+why they are right). What the gradient of a parameter still lacks are the parts of the devices that hold a copy of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from sparsejax.models.parallel import AXES, Parallel
+from sparsejax.training.recipe import Recipe
+from sparsejax.training.sharding import BATCH, specs
+from sparsejax.training.state import Tree
+
+OfBatch = Callable[[Tree, Tree, jax.Array], Any]
+
+
+def on_mesh(recipe: Recipe, of_device: OfBatch, out_specs: Any) -> OfBatch:
+    """A function of params, topology and targets ``[B, T]`` for whole arrays, from one for the parts of a device.
+
+    Args:
+      recipe: the run; without a mesh ``of_device`` comes back as it is.
+      of_device: gives a tree of arrays, each the device's part of a sum over the devices.
+      out_specs: ``PartitionSpec`` of every array. It is summed over the mesh axes that its spec does not name.
+    """
+    if recipe.mesh is None:
+        return of_device
+
+    def summed(params: Tree, topology: Tree, target_BT: jax.Array) -> Any:
+        parts = of_device(params, topology, target_BT)
+        return jax.tree.map(lambda part, spec: _total(recipe.parallel, part, spec), parts, out_specs)
+
+    params = specs(recipe, recipe.abstract.params, "params/")
+    topology = specs(recipe, recipe.abstract.topology, "topology/")
+    # Pallas calls say nothing about how their results vary over the mesh, so JAX cannot check it.
+    return jax.shard_map(
+        summed, mesh=recipe.mesh, in_specs=(params, topology, BATCH), out_specs=out_specs, check_vma=False
+    )
+
+
+def _total(parallel: Parallel, part: jax.Array, spec: PartitionSpec) -> jax.Array:
+    named = {name for axis in spec for name in ((axis,) if isinstance(axis, str) else axis or ())}
+    over = parallel.named(*(name for name in AXES if name not in named))
+    return jax.lax.psum(part, over) if over else part
