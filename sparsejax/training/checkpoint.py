@@ -3,13 +3,15 @@
 A run directory holds ``checkpoints/<step>``. Each carries the whole ``TrainState``, the resolved config and an
 integer digest of all bits. A checkpoint that cannot be read, or whose bits differ from its digest, is set
 aside under ``checkpoints-broken/`` and the one before it is used: nothing is deleted, nothing silently restarts.
+
+All processes of a run save and restore together; each writes and reads what its devices hold, so the run directory must
+be one that all of them see: a shared disk, or a bucket (``gs://``). Process 0 alone moves what is broken.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,8 +20,10 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from sparsejax.config import ConfigError
+from sparsejax.training.cluster import Cluster
+from sparsejax.training.lost_peers import SharedError
 from sparsejax.training.state import TrainState
-from sparsejax.training.workdir import Notice
+from sparsejax.training.workdir import Notice, RunDirectory, absolute
 
 _policies = ocp.training.preservation_policies
 
@@ -42,7 +46,9 @@ def state_digest(state: Any) -> jax.Array:
 class Checkpoints:
     """The checkpoints of one run directory; use as a context manager, leaving waits for saves under way."""
 
-    def __init__(self, workdir: Path, *, keep_last: int, keep_every: int, notice: Notice, owner: bool = True) -> None:
+    def __init__(
+        self, workdir: RunDirectory, *, keep_last: int, keep_every: int, notice: Notice, owner: bool = True
+    ) -> None:
         """Open (and create) ``workdir/checkpoints``, keeping the last N and every M-th step.
 
         Args:
@@ -57,8 +63,9 @@ class Checkpoints:
         policies: list[Any] = [_policies.LatestN(keep_last)]
         if keep_every:
             policies.append(_policies.EveryNSteps(keep_every))
-        self._directory = (workdir / "checkpoints").absolute()
-        self._broken = (workdir / "checkpoints-broken").absolute()
+        self._directory = absolute(workdir) / "checkpoints"
+        self._broken = absolute(workdir) / "checkpoints-broken"
+        self._cluster = Cluster()
         self._notice = notice
         self._owner = owner
         self._open = lambda: ocp.training.Checkpointer(
@@ -75,7 +82,9 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._checkpointer.close()
+        # A process that ends alone must not wait for the others to finish a save.
+        if self._cluster.count == 1 or error is None or isinstance(error, SharedError):
+            self._checkpointer.close()
 
     @property
     def steps(self) -> list[int]:
@@ -152,32 +161,45 @@ class Checkpoints:
         return dict(metadata) if metadata is not None else None
 
     def _load(self, step: int, abstract: TrainState) -> TrainState | None:
+        digest, state, problem = None, None, ""
         try:
             metadata = self._checkpointer.metadata(step).custom_metadata
+            digest = None if metadata is None else metadata["digest"]
             state = self._checkpointer.load(step, abstract)
-            if metadata is None or int(state_digest(state)) != metadata["digest"]:
-                raise ValueError("its bits are not those that were saved")
-            return state
         # Orbax raises many kinds of error for damaged files; whatever it is, an older checkpoint may be whole.
         except Exception as error:
-            self._set_aside(step, error)
+            problem = _first_line(error)
+        # What one process cannot read is of no use to the others, and the digest needs all of them.
+        problem = self._cluster.first(problem)
+        if not problem and (digest is None or int(state_digest(state)) != digest):
+            problem = "its bits are not those that were saved"
+        if problem:
+            self._set_aside(step, problem)
             return None
+        return state
 
-    def _set_aside(self, step: int, error: Exception) -> None:
+    def _set_aside(self, step: int, problem: str) -> None:
         """Move a broken checkpoint out of the way, so that it neither hides an older one nor blocks a new save."""
         if not self._owner:
-            self._notice(f"checkpoint {step} cannot be read ({_first_line(error)}); trying the one before it")
+            self._notice(f"checkpoint {step} cannot be read ({problem}); trying the one before it")
             return
+        self._checkpointer.close()
+        if self._cluster.writes:
+            target = self._move(step)
+            self._notice(f"checkpoint {step} is broken ({problem}); moved to {target}, trying the one before it")
+        self._cluster.wait(f"checkpoint {step} set aside")
+        self._checkpointer = self._open()
+
+    def _move(self, step: int) -> RunDirectory:
+        """Move a step's directory under ``checkpoints-broken``; returns where it is now."""
         self._broken.mkdir(parents=True, exist_ok=True)
         target = self._broken / str(step)
         number = 1
         while target.exists():
             number += 1
             target = self._broken / f"{step}-{number}"
-        self._checkpointer.close()
         (self._directory / str(step)).rename(target)
-        self._checkpointer = self._open()
-        self._notice(f"checkpoint {step} is broken ({_first_line(error)}); moved to {target}, trying the one before it")
+        return target
 
 
 def _first_line(error: Exception) -> str:

@@ -102,13 +102,13 @@ class Cluster:
     Attributes:
       index: number of this process; process 0 writes.
       count: how many processes there are.
-      hosts: how many machines they run on.
+      name: "process <index> of <count>".
     """
 
     def __init__(self) -> None:
         """The processes that JAX knows of; see ``joined``."""
         self.index, self.count = jax.process_index(), jax.process_count()
-        self.hosts = len(set(self.gather(socket.gethostname())))
+        self.name = f"process {self.index} of {self.count}"
 
     @property
     def writes(self) -> bool:
@@ -145,9 +145,9 @@ class Cluster:
                 raise SharedError(own or f"process {index}: {found}")
         return result  # type: ignore[return-value]
 
-    def any(self, mine: bool) -> bool:
-        """Whether ``mine`` is true in any process."""
-        return any(found == "1" for found in self.gather("1" if mine else "0"))
+    def first(self, problem: str) -> str:
+        """The problem of the lowest process that has one; "" if none has."""
+        return next((found for found in self.gather(problem) if found), "")
 
     def check_equal(self, facts: Mapping[str, str]) -> None:
         """Raise ``SharedError`` naming the first of ``facts`` in which a process differs from process 0."""
@@ -167,10 +167,10 @@ class Cluster:
     def line(self) -> str:
         """One line about this process and its devices, for the start of its log."""
         local, everywhere = jax.local_devices(), jax.devices()
-        on = f" on {self.hosts} host{'s' if self.hosts > 1 else ''}"
+        hosts = len(set(self.gather(socket.gethostname())))
         return (
-            f"process {self.index} of {self.count}{on} ({socket.gethostname()}): {len(local)} of {len(everywhere)} "
-            f"{everywhere[0].device_kind} devices"
+            f"{self.name} on {hosts} host{'s' if hosts > 1 else ''} ({socket.gethostname()}): {len(local)} of "
+            f"{len(everywhere)} {everywhere[0].device_kind} devices"
         )
 
 
@@ -192,7 +192,7 @@ def joined(launch: Launch) -> Iterator[Cluster]:
     with lost_peers.LostPeers(launch.heartbeat_timeout) as peers:
         _join(launch, peers)
         cluster = Cluster()
-        peers.name = f"process {cluster.index} of {cluster.count}"
+        peers.name = cluster.name
         yield cluster
     jax.distributed.shutdown()
 

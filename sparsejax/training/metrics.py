@@ -1,7 +1,10 @@
-"""The numbers a run writes: ``metrics.jsonl`` and TensorBoard events, one writer for both.
+"""The numbers a run writes: ``metrics.jsonl`` and TensorBoard events, one writer for both; process 0 writes.
 
 Every row has ``step`` (optimizer steps done when it was written) and ``kind``: ``train``, ``rewire`` or
 ``eval``. Times are seconds, losses nats a token, rates tokens a second.
+
+Files in a bucket cannot grow. A run there writes to a directory of process 0's machine, and what that holds is copied
+to the bucket whenever the log is flushed: before every checkpoint, and at the end.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,14 +20,40 @@ from typing import Any, Self
 
 from tensorboardX import SummaryWriter
 
+from sparsejax.training.workdir import RunDirectory
 
-class RunLog:
-    """Writes rows; a resumed run first removes the rows past the step it continues from."""
+_ROWS, _BOARD = "metrics.jsonl", "tensorboard"
 
-    def __init__(self, workdir: Path, start_step: int) -> None:
+
+class SilentLog:
+    """The log of a process that writes none.
+
+    Attributes:
+      previous_seconds: seconds that the sessions before this one took; known to the process that writes.
+    """
+
+    previous_seconds = 0.0
+
+    def write(self, kind: str, step: int, values: Mapping[str, float | int | list[float]]) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+
+class RunLog(SilentLog):
+    """Writes rows; a resumed run first removes the rows past the step it continues from.
+
+    Attributes:
+      board: directory of this machine for TensorBoard's files; what else is put there is shown and copied too.
+    """
+
+    def __init__(self, workdir: RunDirectory, start_step: int) -> None:
         """Open the log of ``workdir`` for a run that continues after ``start_step``."""
-        self._path = workdir / "metrics.jsonl"
-        kept = [row for row in read_rows(self._path) if row["step"] <= start_step]
+        self._remote = None if isinstance(workdir, Path) else workdir
+        local = workdir if isinstance(workdir, Path) else Path(tempfile.mkdtemp(prefix="sparsejax-log-"))
+        self._local, self._path, self.board = local, local / _ROWS, local / _BOARD
+        kept = [row for row in read_rows(workdir / _ROWS) if row["step"] <= start_step]
         temporary = self._path.with_suffix(".jsonl.tmp")
         with temporary.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
@@ -31,7 +61,7 @@ class RunLog:
             os.fsync(file.fileno())
         temporary.replace(self._path)
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1, flush_secs=20)
+        self._board = SummaryWriter(str(self.board), purge_step=start_step + 1, flush_secs=20)
         self._written = {(row["kind"], row["step"]) for row in kept}
         self.previous_seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
 
@@ -43,6 +73,7 @@ class RunLog:
     ) -> None:
         self._file.close()
         self._board.close()
+        self._copy()
 
     def write(self, kind: str, step: int, values: Mapping[str, float | int | list[float]]) -> None:
         """Append one row; scalars also become TensorBoard points ``kind/name`` (names with '/' as they are).
@@ -63,9 +94,20 @@ class RunLog:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._board.flush()
+        self._copy()
+
+    def _copy(self) -> None:
+        """Put everything of the local directory into the bucket."""
+        if self._remote is None:
+            return
+        for path in self._local.rglob("*"):
+            if path.is_file():
+                target = self._remote / path.relative_to(self._local)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: RunDirectory) -> list[dict[str, Any]]:
     """All complete rows of a ``metrics.jsonl``; a torn last line (the process was killed) is left out."""
     if not path.exists():
         return []

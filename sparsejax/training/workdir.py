@@ -1,4 +1,7 @@
-"""The run directory: who uses it, what it was started with, whether this config may continue it."""
+"""The run directory: who uses it, what it was started with, whether this config may continue it.
+
+It is a directory of this machine, of a disk that all processes of the run share, or of a bucket (``gs://bucket/run``).
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,46 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeAlias
+
+from etils import epath
 
 from sparsejax.config import ConfigError, RunConfig, differing_keys
 
 # Receives one line for whatever the user must know.
 Notice = Callable[[str], None]
 
+# ``epath.Path`` is what a bucket is read and written through; it knows the methods of ``Path`` that are used here.
+RunDirectory: TypeAlias = Path | epath.Path
+
 SCHEMA = 1
 _LENGTH_KEYS = ("train.steps:", "train.epochs:")
 
 
+def run_directory(text: str) -> RunDirectory:
+    """The run directory that a flag names; anything with ``://`` is a URL."""
+    return epath.Path(text) if "://" in text else Path(text)
+
+
+def absolute(workdir: RunDirectory) -> RunDirectory:
+    """The same directory from wherever a library looks; a URL as it is."""
+    return workdir.absolute() if isinstance(workdir, Path) else workdir
+
+
 @contextmanager
-def claimed(workdir: Path) -> Iterator[None]:
+def claimed(workdir: RunDirectory) -> Iterator[None]:
     """Hold the run directory for this process; the claim dies with the process, however it ends.
+
+    A bucket knows no such claim: there nothing keeps two runs apart but their names.
 
     Raises:
       ConfigError: the directory cannot be made, or another process trains in it.
     """
+    _make(workdir)
+    if not isinstance(workdir, Path):
+        yield
+        return
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
     except OSError as error:
         raise ConfigError(f"--workdir={workdir}: cannot be used ({error.strerror}); choose another") from error
@@ -39,7 +62,16 @@ def claimed(workdir: Path) -> Iterator[None]:
         yield
 
 
-def read_manifest(workdir: Path) -> dict[str, Any] | None:
+def _make(workdir: RunDirectory) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    # Not only OSError: what a bucket's client raises is its own.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise ConfigError(f"--workdir={workdir}: cannot be used ({reason}); choose another") from error
+
+
+def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
     """What ``config.json`` says (config, steps, digests of data and tokenizer); None before the first start.
 
     Raises:
@@ -60,7 +92,7 @@ def read_manifest(workdir: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def check_continues(workdir: Path, run: RunConfig, *, extend: bool) -> None:
+def check_continues(workdir: RunDirectory, run: RunConfig, *, extend: bool) -> None:
     """Raise ``ConfigError`` naming every semantic key in which ``run`` differs from what ``workdir`` holds.
 
     With ``extend`` the length may grow (the learning-rate schedule follows the new length).
@@ -79,7 +111,7 @@ def check_continues(workdir: Path, run: RunConfig, *, extend: bool) -> None:
         raise ConfigError(f"--workdir={workdir}: holds a run with another config ({'; '.join(lines)}); {fix}")
 
 
-def check_same_data(workdir: Path, data_digest: str, tokenizer_digest: str) -> None:
+def check_same_data(workdir: RunDirectory, data_digest: str, tokenizer_digest: str) -> None:
     """Raise ``ConfigError`` if the text or the tokenizer is not what the run was started with."""
     manifest = read_manifest(workdir)
     if manifest is None:
@@ -92,7 +124,7 @@ def check_same_data(workdir: Path, data_digest: str, tokenizer_digest: str) -> N
             )
 
 
-def write_manifest(workdir: Path, run: RunConfig, steps: int, data_digest: str, tokenizer_digest: str) -> None:
+def write_manifest(workdir: RunDirectory, run: RunConfig, steps: int, data_digest: str, tokenizer_digest: str) -> None:
     """Write ``config.json`` atomically."""
     manifest = {
         "schema": SCHEMA,
@@ -104,9 +136,15 @@ def write_manifest(workdir: Path, run: RunConfig, steps: int, data_digest: str, 
     temporary = workdir / "config.json.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+        flushed(workdir, file)
     temporary.replace(workdir / "config.json")
+
+
+def flushed(workdir: RunDirectory, file: IO[str]) -> None:
+    """Bring what was written to a file of the run directory onto the disk; a bucket's files appear when closed."""
+    file.flush()
+    if isinstance(workdir, Path):
+        os.fsync(file.fileno())
 
 
 def _shrinks(old: dict[str, Any], run: RunConfig) -> bool:

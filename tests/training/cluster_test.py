@@ -40,10 +40,10 @@ def test_only_flags_make_a_process_join_others():
 
 def test_a_process_alone_decides_for_itself():
     with joined(ALONE) as alone:
-        assert (alone.index, alone.count, alone.hosts, alone.writes) == (0, 1, 1, True)
+        assert (alone.index, alone.count, alone.writes) == (0, 1, True)
         assert alone.together(lambda: 3) == 3
         assert alone.gather("mine") == ["mine"]
-        assert alone.any(True) and not alone.any(False)
+        assert alone.first("broken") == "broken" and alone.first("") == ""
         alone.check_equal({"--workdir": "a"})
         assert alone.line().startswith("process 0 of 1 on 1 host (") and "8 of 8 cpu devices" in alone.line()
         with pytest.raises(ConfigError, match="x=1"):
