@@ -1,20 +1,17 @@
 """What the devices of a program send each other, read off its compiled text.
 
-A loop's collectives count once a trip. Payload is the whole array: gathered, to be scattered, summed, or passed on.
-Sent is what one device puts on its links, by the ring algorithms, for a group of n and a payload of P bytes::
-
-    all-gather, reduce-scatter, all-to-all  P (n - 1) / n       all-reduce  2 P (n - 1) / n       permute  P
+A loop's collectives count once a trip. What payload and sent mean is said in ``ring.py``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from sparsejax.planning.hlo_text import Instruction, Program, array_bytes, read_program, trips
+from sparsejax.planning.ring import Traffic, sent_bytes
 
 # Operation -> the name it has here. A program has each of them whole, or as a start and an end.
 _KINDS = {
@@ -25,46 +22,19 @@ _KINDS = {
     "all-to-all": "all-to-all",
     "ragged-all-to-all": "all-to-all",
 }
-KINDS = tuple(dict.fromkeys(_KINDS.values()))
 
 # Handles of asynchronous operations, which are no data.
 _HANDLE = re.compile(r"u32\[\](?:\{[^}]*\})?")
 _GROUPS = re.compile(
     r"replica_groups=(\{\{[\d,{} ]*\}\}|\{\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?"
-    r"|mesh\[[^\]]*\](?:, *device_ids=\([^)]*\))? *\{[^}]*\})"
+    r"|mesh\[[^\]]*\](?:, *device_ids=\((?:[^()]|\([^()]*\))*\))? *\{[^}]*\})"
 )
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+# The order of a mesh's devices, as one transposition of their numbers, or as a list.
+_ORDER = re.compile(r"device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d, ]+))\)")
 # A part of an axis of a mesh: 'fsdp':(2)4 is the 4 that follow a leading 2.
 _AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 _PAIRS = re.compile(r"source_target_pairs=\{([\d,{} ]*)\}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Traffic:
-    """Collectives of one kind over the same mesh axes, in one run of a program, as one device sees them.
-
-    Attributes:
-      kind: one of ``KINDS``.
-      axes: mesh axes that a group of devices spans.
-      group: devices of a group.
-      count: how often it runs.
-      payload: bytes of the whole arrays, see the module.
-      sent: bytes that one device sends.
-    """
-
-    kind: str
-    axes: tuple[str, ...]
-    group: int
-    count: int
-    payload: int
-    sent: int
-
-
-def sent_bytes(kind: str, group: int, payload: int) -> int:
-    """Bytes that one of ``group`` devices sends for a payload; see the module."""
-    if kind == "permute":
-        return payload
-    return (2 if kind == "all-reduce" else 1) * payload * (group - 1) // group
 
 
 def collectives(text: str, mesh: Mapping[str, int]) -> tuple[Traffic, ...]:
@@ -126,17 +96,26 @@ def _members(instruction: Instruction, mesh: Mapping[str, int]) -> np.ndarray:
         return _mesh_groups(found[1])
     found = _IOTA.fullmatch(found[1])
     assert found is not None
-    shape, source, order = (
-        [int(number) for number in filter(None, (part or "").split(","))] for part in found.groups()
-    )
-    numbers = np.arange(np.prod(source)).reshape(source)
-    return (numbers.transpose(order) if order else numbers).reshape(shape)
+    return _iota(found[2], found[3]).reshape(_numbers(found[1]))
+
+
+def _numbers(text: str | None) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text or "")]
+
+
+def _iota(source: str, order: str | None) -> np.ndarray:
+    """All device numbers in the shape ``source``, its axes in ``order``."""
+    shape = _numbers(source)
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    return numbers.transpose(_numbers(order)) if order else numbers
 
 
 def _mesh_groups(text: str) -> np.ndarray:
     """Groups that are written as axes of a mesh: ``mesh['a'=2,'b'=4] {'b'}``."""
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", text)}
-    numbers = np.arange(np.prod(list(sizes.values()), dtype=np.int64)).reshape(tuple(sizes.values()))
+    numbers = np.arange(np.prod(list(sizes.values()), dtype=np.int64))
+    if ordered := _ORDER.search(text):
+        numbers = np.array(_numbers(ordered[3])) if ordered[3] else _iota(ordered[1], ordered[2])
     chosen = {name: (before, size) for name, before, size in _AXIS.findall(text[text.rindex("{") :])}
     shape: list[int] = []
     together: list[int] = []

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from sparsejax.planning.collectives import Traffic, collectives, sent_bytes
+from sparsejax.planning.collectives import collectives
+from sparsejax.planning.ring import Traffic, sent_bytes
 
 MESH = {"replica": 2, "fsdp": 4, "tensor": 2}
 
@@ -70,6 +71,8 @@ def test_bytes_sent_round_a_ring(kind, sent):
         ("mesh['replica'=2,'fsdp'=4,'tensor'=2] {'replica','tensor'}", ("replica", "tensor"), 4),
         ("mesh['replica'=2,'fsdp'=4,'tensor'=2] {'fsdp':(2)2}", ("fsdp",), 2),
         ("mesh['all'=16] {'all':(1)2}", ("replica",), 2),
+        ("mesh['a'=1,'b'=2,'c'=8], device_ids=([8,2]T(1,0)) {'b'}", ("tensor",), 2),
+        ("mesh['a'=8,'b'=2], device_ids=(0,8,1,9,2,10,3,11,4,12,5,13,6,14,7,15) {'b'}", ("replica",), 2),
         ("[4,4]<=[2,4,2]T(0,2,1)", ("fsdp",), 4),
         ("[2,8]<=[16]", ("fsdp", "tensor"), 8),
         ("{{0,1},{2,3},{4,5},{6,7},{8,9},{10,11},{12,13},{14,15}}", ("tensor",), 2),
