@@ -99,7 +99,7 @@ def test_the_pins_are_what_the_project_allows(python: str) -> None:
 
 def third_party(folder: str) -> Iterator[str]:
     """Top-level names that the files of a folder import and that are neither ours nor the standard library's."""
-    ours = {"sparsejax", "configs", "tests", "benchmarks", "docs"}
+    ours = {"sparsejax", "configs", "tests", "benchmarks", "docs", "launch"}
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -111,7 +111,14 @@ def third_party(folder: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("sparsejax", ["hf"]), ("configs", []), ("benchmarks", []), ("docs", []), ("tests", ["test", "hf"])],
+    [
+        ("sparsejax", ["hf"]),
+        ("configs", []),
+        ("benchmarks", []),
+        ("docs", []),
+        ("launch", []),
+        ("tests", ["test", "hf"]),
+    ],
 )
 def test_every_import_is_a_declared_dependency(folder: str, extras: list[str]) -> None:
     declared = {canonicalize_name(line.name) for line in RUN + [line for name in extras for line in EXTRAS[name]]}
