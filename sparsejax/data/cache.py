@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +56,12 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_stamp(path: Path) -> str:
+    """Path, size and modification time in ns of a file."""
+    stat = path.stat()
+    return f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns}"
+
+
 class FileDigests:
     """sha256 of files, remembered by (path, size, modification time in ns) so a corpus is hashed once."""
 
@@ -65,13 +71,14 @@ class FileDigests:
 
     def digest(self, path: Path) -> str:
         """Hexadecimal sha256 of the bytes of ``path``."""
-        return self.remembered("sha256", [path], lambda: file_sha256(path))
+        return self.remembered("sha256", [file_stamp(path)], lambda: file_sha256(path))
 
-    def remembered(self, purpose: str, stamps: list[Path], compute: Callable[[], str]) -> str:
-        """The sha256 ``compute()`` gives, computed once per purpose until one of the files ``stamps`` changes."""
-        lines = [purpose]
-        lines += [f"{path.absolute()} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in stamps]
-        memo = self._directory / hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    def remembered(self, purpose: str, stamps: Sequence[str], compute: Callable[[], str]) -> str:
+        """The sha256 ``compute()`` gives, computed once per purpose until one of the ``stamps`` changes.
+
+        A stamp is what a file is told from its changed self by without reading it, see ``file_stamp``.
+        """
+        memo = self._directory / hashlib.sha256("\n".join([purpose, *stamps]).encode()).hexdigest()
         known = memo.read_text() if memo.exists() else ""
         if len(known) == hashlib.sha256().digest_size * 2:
             return known

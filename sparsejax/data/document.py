@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 _KEY_BYTES = 8
 _KEY_RANGE = 2.0**64
+_PLACE_BITS = 40
 
 
 class Document(NamedTuple):
@@ -35,13 +36,21 @@ def split_fraction(identity: bytes) -> float:
     return int.from_bytes(_key(identity, b"split")) / _KEY_RANGE
 
 
-def order_key(position: int) -> int:
-    """The 64-bit sort key that shuffles document number ``position`` of a split, counted in source order.
+def address(part: int, place: int) -> int:
+    """The number that a document is known by: its part of the source, and its place among those of its split there.
 
-    A hash of the position and nothing else: the order is the same on every machine and in every library version,
+    So it is known without reading any other part, and hosts that read a part each agree on all addresses.
+    """
+    return part << _PLACE_BITS | place
+
+
+def order_key(address: int) -> int:
+    """The 64-bit sort key that shuffles the documents of a split.
+
+    A hash of the address and nothing else: the order is the same on every machine and in every library version,
     and equal documents do not end up side by side (they would under a hash of the content).
     """
-    return int.from_bytes(_key(position.to_bytes(8), b"order"))
+    return int.from_bytes(_key(address.to_bytes(8), b"order"))
 
 
 def _key(data: bytes, purpose: bytes) -> bytes:

@@ -1,16 +1,17 @@
-"""A corpus in files: plain text, JSON lines, Parquet or ArrayRecord, one reader for each format."""
+"""A corpus in files, here or in a bucket: plain text, JSON lines, Parquet, ArrayRecord, one reader for each format."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.document import Document
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.record_files import read_array_record, read_parquet
+from sparsejax.data.storage import first_line
 from sparsejax.data.text_files import FormatError, read_jsonl, read_text
 
 
@@ -29,24 +30,41 @@ class FileSource:
         self.name = kind
         self._where = where
         self._text_field = "" if kind == "text" else text_field
-        self._files = where.files()
-        self._digests = digests
+        self._files = where.corpus_files(digests)
+        self.parts = len(self._files)
         self._read = _reader(kind, text_field)
 
     def documents(self) -> Iterator[Document]:
         """All documents that have text; raises ``ConfigError`` naming the file that cannot be read."""
-        for path in self._files:
-            try:
-                for text in self._read(path):
-                    if text:
-                        yield Document.of_text(text)
-            except (FormatError, OSError) as error:
-                raise self._where.error(f"{path} cannot be read as {self.name}: {error}") from error
+        for part in range(self.parts):
+            yield from self.part_documents(part)
 
     def content_digest(self) -> str:
         """sha256 over the format, the text field and the bytes of every file in order; not over their names."""
-        parts = [self.name, self._text_field, *(self._digests.digest(path) for path in self._files)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return self.combined_digest([self.part_digest(part) for part in range(self.parts)])
+
+    def part_documents(self, part: int) -> Iterator[Document]:
+        """The documents of file number ``part`` that have text."""
+        file = self._files[part]
+        try:
+            with file.opened() as path:
+                for text in self._read(path):
+                    if text:
+                        yield Document.of_text(text)
+        except (FormatError, OSError) as error:
+            raise self._where.error(f"{file.name} cannot be read as {self.name}: {first_line(error)}") from error
+
+    def part_digest(self, part: int) -> str:
+        """sha256 of the bytes of file number ``part``."""
+        file = self._files[part]
+        try:
+            return file.digest()
+        except OSError as error:
+            raise self._where.error(f"{file.name} cannot be read: {first_line(error)}") from error
+
+    def combined_digest(self, part_digests: Sequence[str]) -> str:
+        """``content_digest()`` from the digests of all files."""
+        return hashlib.sha256("\n".join([self.name, self._text_field, *part_digests]).encode()).hexdigest()
 
 
 def _reader(kind: str, text_field: str) -> Callable[[Path], Iterator[str]]:

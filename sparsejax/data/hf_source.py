@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sparsejax.config import ConfigError
-from sparsejax.data.cache import FileDigests
+from sparsejax.data.cache import FileDigests, file_stamp
 from sparsejax.data.document import Document
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.text_files import missing_field
+from sparsejax.data.whole_source import WholeSource
 
 
-class HfSource:
+class HfSource(WholeSource):
     """The rows of one split of a data set, in its order; a document's identity is its text."""
 
     name = "hf"
@@ -54,11 +55,11 @@ class HfSource:
 
     def content_digest(self) -> str:
         """sha256 over the texts in order."""
-        files = [Path(file["filename"]) for file in self._rows.cache_files]
-        if not files:
+        stamps = [file_stamp(Path(file["filename"])) for file in self._rows.cache_files]
+        if not stamps:
             return self._hash_texts()
         # A slice such as name@train[:10%] shares its files with the whole, so the value is part of the purpose.
-        return self._digests.remembered(f"hf {self._where.value} {self._text_field}", files, self._hash_texts)
+        return self._digests.remembered(f"hf {self._where.value} {self._text_field}", stamps, self._hash_texts)
 
     def _hash_texts(self) -> str:
         digest = hashlib.sha256(f"hf\n{self._text_field}\n".encode())

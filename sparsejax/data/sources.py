@@ -1,12 +1,13 @@
 """Where text comes from: a source yields documents in a fixed order and knows a digest of its content.
 
 Kinds (``data.source``): ``stdlib``, the sources of the running Python; ``text``, ``jsonl``, ``parquet`` and
-``arrayrecord``, files matched by ``data.path``; ``hf``, a data set of the Hugging Face ``datasets`` library.
+``arrayrecord``, files matched by ``data.path``, local or in a bucket; ``hf``, a data set of the Hugging Face
+``datasets`` library. Files are the parts that hosts share out among themselves; the other sources have one part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from sparsejax.data.cache import FileDigests
@@ -18,9 +19,15 @@ from sparsejax.data.stdlib_source import StdlibSource
 
 
 class Source(Protocol):
-    """A corpus before tokenisation."""
+    """A corpus before tokenisation.
+
+    Attributes:
+      name: its kind.
+      parts: into how many parts it falls; part after part, their documents are all documents.
+    """
 
     name: str
+    parts: int
 
     def documents(self) -> Iterator[Document]:
         """All documents, in the same order every time."""
@@ -28,6 +35,18 @@ class Source(Protocol):
 
     def content_digest(self) -> str:
         """Hexadecimal sha256 of everything that decides ``documents()``; independent of where files lie."""
+        ...
+
+    def part_documents(self, part: int) -> Iterator[Document]:
+        """The documents of one part of ``[0, parts)``."""
+        ...
+
+    def part_digest(self, part: int) -> str:
+        """Hexadecimal sha256 of one part."""
+        ...
+
+    def combined_digest(self, part_digests: Sequence[str]) -> str:
+        """``content_digest()`` from the digests of all parts, in order."""
         ...
 
 

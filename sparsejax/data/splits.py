@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sparsejax.config import DataConfig
 from sparsejax.data.cache import FileDigests
@@ -15,6 +16,13 @@ from sparsejax.data.sources import Source, make_source
 TRAIN = "train"
 VALIDATION = "validation"
 SPLITS = (TRAIN, VALIDATION)
+
+
+class Part(NamedTuple):
+    """One part of a corpus: part ``number`` of ``source``."""
+
+    source: Source
+    number: int
 
 
 @dataclass(frozen=True)
@@ -33,14 +41,25 @@ class SplitCorpus:
     fraction: float
     where: str
 
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of the source and then those of the validation source."""
+        sources = [source for source in (self.source, self.validation_source) if source is not None]
+        return [Part(source, number) for source in sources for number in range(source.parts)]
+
+    def part_documents(self, part: Part) -> Iterator[tuple[str, Document]]:
+        """Every document of a part with the split it belongs to, in source order."""
+        for document in part.source.part_documents(part.number):
+            if self.validation_source is None:
+                validates = split_fraction(document.identity) < self.fraction
+            else:
+                validates = part.source is self.validation_source
+            yield (VALIDATION if validates else TRAIN), document
+
     def documents(self) -> Iterator[tuple[str, Document]]:
         """Every document with the split it belongs to, in source order."""
-        if self.validation_source is None:
-            for document in self.source.documents():
-                yield (VALIDATION if split_fraction(document.identity) < self.fraction else TRAIN), document
-            return
-        yield from ((TRAIN, document) for document in self.source.documents())
-        yield from ((VALIDATION, document) for document in self.validation_source.documents())
+        for part in self.parts:
+            yield from self.part_documents(part)
 
     def train_documents(self) -> Iterator[Document]:
         """The training documents in source order."""
@@ -52,11 +71,16 @@ class SplitCorpus:
 
     def digest(self) -> str:
         """Hexadecimal sha256 of the content of both splits; independent of where files lie."""
+        return self.combined_digest([part.source.part_digest(part.number) for part in self.parts])
+
+    def combined_digest(self, part_digests: Sequence[str]) -> str:
+        """``digest()`` from the digests of all ``parts``, in order."""
+        content = self.source.combined_digest(part_digests[: self.source.parts])
         if self.validation_source is None:
             division = f"fraction {self.fraction!r}"
         else:
-            division = f"source {self.validation_source.content_digest()}"
-        return hashlib.sha256(f"{self.source.content_digest()}\n{division}".encode()).hexdigest()
+            division = f"source {self.validation_source.combined_digest(part_digests[self.source.parts :])}"
+        return hashlib.sha256(f"{content}\n{division}".encode()).hexdigest()
 
 
 def split_corpus(config: DataConfig, digests: FileDigests) -> SplitCorpus:

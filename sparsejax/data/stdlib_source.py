@@ -10,13 +10,14 @@ from pathlib import Path
 
 from sparsejax.config import ConfigError
 from sparsejax.data.document import Document
+from sparsejax.data.whole_source import WholeSource
 
 _LEFT_OUT_DIRECTORIES = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 # Written when Python was built, with that machine's paths in it.
 _GENERATED_PREFIXES = ("_sysconfigdata", "config-")
 
 
-class StdlibSource:
+class StdlibSource(WholeSource):
     """One document per ``.py`` file, in order of its path relative to the standard library.
 
     Test directories, installed packages, generated files and files that are not UTF-8 are left out. A document's

@@ -12,27 +12,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from sparsejax.config import ConfigError
 from sparsejax.data.cache import CorruptEntryError, Notice, file_sha256, open_or_build
-from sparsejax.data.document import Document, order_key
+from sparsejax.data.shuffled_documents import ShuffledDocuments, append_tokenised, id_dtype
 from sparsejax.data.splits import SPLITS, VALIDATION, SplitCorpus
 from sparsejax.data.tokenizer import Tokenizer
 
 _META_FILE = "meta.json"
 # Part of the name of an entry: raise it when the layout or the order of documents changes.
-_FORMAT = "tokens 1"
+_FORMAT = "tokens 2"
 # Opening an entry hashes files up to this size (about a second per GB); of larger ones it checks the length.
 _VERIFIED_BYTES = 4 * 2**30
-_BATCH_CHARACTERS = 2**20
-_BATCH_DOCUMENTS = 1024
-_COPY_TOKENS = 2**22
 
 
 @dataclass(frozen=True)
@@ -121,21 +116,27 @@ def _open(path: Path, meta: TokenMeta, split: str) -> TokenFile:
 
 
 def _write(entry: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
-    dtype = "<u2" if tokenizer.vocab_size < 2**16 else "<u4"
-    writers = {split: _SplitWriter(entry / f"{split}.scratch", dtype) for split in SPLITS}
+    dtype = id_dtype(tokenizer)
+    writers = {split: ShuffledDocuments(entry / f"{split}.scratch", dtype) for split in SPLITS}
     with writers[SPLITS[0]], writers[SPLITS[1]]:
-        for batch in _batches(corpus.documents()):
-            ids = tokenizer.encode_documents([document.text for _, document in batch])
-            for (split, document), document_ids in zip(batch, ids, strict=True):
-                writers[split].append(document.text, document_ids)
+        for part in corpus.parts:
+            for writer in writers.values():
+                writer.start_part(part.number)
+            append_tokenised(corpus.part_documents(part), tokenizer, writers)
     for split in SPLITS:
-        if not writers[split].lengths:
-            raise _empty_split(split, corpus, {name: len(writer.lengths) for name, writer in writers.items()})
-    metas = {split: asdict(writers[split].shuffle_into(entry / f"{split}.bin")) for split in SPLITS}
+        if not writers[split].documents:
+            raise empty_split(split, corpus, {name: writer.documents for name, writer in writers.items()})
+    metas = {split: asdict(_shuffled(entry / f"{split}.bin", writers[split], dtype)) for split in SPLITS}
     (entry / _META_FILE).write_text(json.dumps(metas, indent=1) + "\n")
 
 
-def _empty_split(split: str, corpus: SplitCorpus, documents: dict[str, int]) -> ConfigError:
+def _shuffled(path: Path, writer: ShuffledDocuments, dtype: str) -> TokenMeta:
+    found = writer.shuffle_into(path)
+    return TokenMeta(found.tokens, found.text_bytes, len(found.keys), dtype, found.sha256)
+
+
+def empty_split(split: str, corpus: SplitCorpus, documents: dict[str, int]) -> ConfigError:
+    """The error for a split without documents; ``documents`` has the number of each split."""
     if not any(documents.values()):
         return ConfigError(f"{corpus.where}: the corpus has no text; name other files")
     if corpus.validation_source is not None:
@@ -145,64 +146,3 @@ def _empty_split(split: str, corpus: SplitCorpus, documents: dict[str, int]) -> 
         f"data.validation_fraction={corpus.fraction:g}: none of the {sum(documents.values())} documents fell into the "
         f"{split} split; change it, or give data.validation_path"
     )
-
-
-def _batches(documents: Iterator[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
-    batch: list[tuple[str, Document]] = []
-    characters = 0
-    for split, document in documents:
-        batch.append((split, document))
-        characters += len(document.text)
-        if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-class _SplitWriter:
-    """Collects the ids of one split in source order, then writes them in the shuffled order of documents."""
-
-    def __init__(self, scratch: Path, dtype: str) -> None:
-        self.lengths: list[int] = []
-        self._scratch = scratch
-        self._dtype = dtype
-        self._text_bytes = 0
-        self._file = scratch.open("wb")
-
-    def __enter__(self) -> _SplitWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def append(self, text: str, ids: list[int]) -> None:
-        """Adds a document, ``ids`` including its end id."""
-        self._file.write(np.asarray(ids, dtype=self._dtype).tobytes())
-        self.lengths.append(len(ids))
-        self._text_bytes += len(text.encode())
-
-    def shuffle_into(self, path: Path) -> TokenMeta:
-        """Writes the final file, deletes the scratch file."""
-        source = np.memmap(self._scratch, dtype=self._dtype, mode="r")
-        ends = np.cumsum(np.asarray(self.lengths, dtype=np.int64))
-        starts = ends - np.asarray(self.lengths, dtype=np.int64)
-        keys = np.fromiter((order_key(position) for position in range(len(ends))), np.uint64, len(ends))
-        digest = hashlib.sha256()
-        with path.open("wb") as file:
-            for documents in _groups(np.argsort(keys, kind="stable"), ends - starts):
-                chunk = np.concatenate([source[starts[i] : ends[i]] for i in documents]).tobytes()
-                digest.update(chunk)
-                file.write(chunk)
-        tokens = len(source)
-        del source
-        self._scratch.unlink()
-        return TokenMeta(tokens, self._text_bytes, len(ends), self._dtype, digest.hexdigest())
-
-
-def _groups(order: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """``order`` cut into runs of documents with about ``_COPY_TOKENS`` ids each."""
-    group = np.cumsum(lengths[order]) // _COPY_TOKENS
-    yield from np.split(order, np.flatnonzero(np.diff(group)) + 1)

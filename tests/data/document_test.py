@@ -1,6 +1,6 @@
 """The two fixed keys of a document."""
 
-from sparsejax.data.document import Document, order_key, split_fraction
+from sparsejax.data.document import Document, address, order_key, split_fraction
 
 
 def test_split_fraction_is_fixed_for_ever() -> None:
@@ -12,6 +12,12 @@ def test_split_fraction_is_fixed_for_ever() -> None:
 def test_order_key_is_fixed_for_ever() -> None:
     expected = [341167182835947305, 9464663293341541487, 4588893308739181455]
     assert [order_key(position) for position in range(3)] == expected
+
+
+def test_addresses_of_the_first_part_are_places() -> None:
+    assert [address(0, place) for place in range(3)] == [0, 1, 2]
+    assert address(1, 0) == 2**40 and address(1023, 5) == 1023 * 2**40 + 5
+    assert len({order_key(address(part, place)) for part in range(40) for place in range(40)}) == 1600
 
 
 def test_fractions_are_spread_evenly() -> None:

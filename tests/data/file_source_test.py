@@ -1,14 +1,17 @@
 """Corpora in files: their digest, and how a broken file is reported."""
 
+import gzip
 import json
+import uuid
 from pathlib import Path
 
 import pytest
 
 from sparsejax.config import ConfigError
-from sparsejax.data.cache import FileDigests
+from sparsejax.data.cache import FileDigests, file_sha256
 from sparsejax.data.file_source import FileSource
 from sparsejax.data.paths import PathSetting
+from sparsejax.data.storage import StoredDirectory, StoredFile
 
 
 def source(path: Path | str, cache: Path, kind: str = "jsonl", field: str = "text") -> FileSource:
@@ -26,6 +29,33 @@ def test_documents_of_all_files_in_order_without_empty_ones(tmp_path: Path) -> N
     write(tmp_path / "in/0.jsonl", "b", "c")
     documents = source(tmp_path / "in/*.jsonl", tmp_path / "cache").documents()
     assert [document.text for document in documents] == ["b", "c", "a"]
+
+
+def test_files_are_parts(tmp_path: Path) -> None:
+    write(tmp_path / "in/1.jsonl", "a", "d")
+    write(tmp_path / "in/0.jsonl", "b", "c")
+    found = source(tmp_path / "in/*.jsonl", tmp_path / "cache")
+    parts = [[document.text for document in found.part_documents(part)] for part in range(found.parts)]
+    assert parts == [["b", "c"], ["a", "d"]]
+    digests = [found.part_digest(part) for part in (0, 1)]
+    assert digests[1] == file_sha256(tmp_path / "in/1.jsonl")
+    assert found.combined_digest(digests) == found.content_digest() != found.combined_digest(digests[::-1])
+
+
+def test_files_in_a_bucket_are_read_like_files_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("1.jsonl.gz", "a"), ("0.jsonl.gz", "b")):
+        (tmp_path / name).write_bytes(gzip.compress(json.dumps({"text": text}).encode()))
+    bucket = StoredDirectory(f"fsspec+memory://{uuid.uuid4().hex}")
+    for name in ("0.jsonl.gz", "1.jsonl.gz"):
+        bucket.write_file(name, tmp_path / name)
+    here, there = source(tmp_path / "*.gz", tmp_path / "a"), source(f"{bucket.location}/*.gz", tmp_path / "b")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    assert list(there.documents()) == list(here.documents())
+    assert list((tmp_path / "tmp").iterdir()) == []
+    # Fetching them has digested them too.
+    monkeypatch.setattr(StoredFile, "copy_to", None)
+    assert there.content_digest() == here.content_digest()
 
 
 def test_digest_follows_content_not_place(tmp_path: Path) -> None:

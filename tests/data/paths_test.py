@@ -1,12 +1,15 @@
 """From a path setting to files."""
 
 import os
+import uuid
 from pathlib import Path
 
 import pytest
 
 from sparsejax.config import ConfigError
+from sparsejax.data.cache import FileDigests
 from sparsejax.data.paths import PathSetting
+from sparsejax.data.storage import StoredDirectory
 
 
 def setting(value: str) -> PathSetting:
@@ -52,3 +55,34 @@ def test_one_file_is_asked_for(tmp_path: Path) -> None:
     assert setting(str(tmp_path / "a")).file() == tmp_path / "a"
     with pytest.raises(ConfigError, match="matches 2 files; name one"):
         setting(os.path.join(tmp_path, "*")).file()
+
+
+def test_uris_and_paths_together(tmp_path: Path) -> None:
+    bucket = StoredDirectory(f"fsspec+memory://{uuid.uuid4().hex}/c4")
+    for name in ("1.json", "0.json"):
+        bucket.write(name, b"text")
+    (tmp_path / "here.json").write_text("more")
+    both = setting(f"{bucket.location}/*.json,{tmp_path}/*.json,{bucket.location}/0.json")
+    files = both.corpus_files(FileDigests(tmp_path / "digests"))
+    assert [file.name for file in files] == [
+        f"{bucket.location}/0.json",
+        f"{bucket.location}/1.json",
+        f"{tmp_path}/here.json",
+    ]
+    assert [file.size for file in files] == [4, 4, 4]
+    with pytest.raises(ConfigError, match=r"0\.json is not on this machine; copy it here first"):
+        setting(f"{bucket.location}/0.json").file()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("none*", "no file matches"), ("empty", "empty is empty"), ("folder/*", "no file matches")]
+)
+def test_unusable_uris_are_named(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(ConfigError, match=message):
+        setting(f"file://{tmp_path}/{name}").corpus_files(FileDigests(tmp_path / "digests"))
+
+
+def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^data.path=nosuch://b/\*: nosuch://b/\* cannot be listed: [^\n]+$"):
+        setting("nosuch://b/*").corpus_files(FileDigests(tmp_path / "digests"))

@@ -1,5 +1,6 @@
 """Token files: what is in them, in which order, and what happens to broken ones."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 
 from sparsejax.config import ConfigError, DataConfig
-from sparsejax.data import token_files
+from sparsejax.data import shuffled_documents
 from sparsejax.data.cache import FileDigests, file_sha256
-from sparsejax.data.document import order_key
+from sparsejax.data.document import address, order_key
 from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION, split_corpus
 from sparsejax.data.token_files import TokenFile, open_token_files
 from sparsejax.data.tokenizer import ByteTokenizer, Tokenizer
@@ -50,10 +51,25 @@ def test_every_document_is_there_once_in_the_shuffled_order(data_config, tmp_pat
         assert files[split].bytes_per_token == meta.text_bytes / meta.tokens
 
 
+def test_documents_of_many_files_are_shuffled_by_file_and_place(data_config, tmp_path: Path) -> None:
+    for number in range(3):
+        lines = [json.dumps({"text": f"{number} {place}"}) + "\n" for place in range(20)]
+        (tmp_path / f"{number}.jsonl").write_text("".join(lines))
+    files = built(data_config(path=f"{tmp_path}/[0-2].jsonl"), tmp_path, [])
+    seen = {split: documents_of(files[split]) for split in SPLITS}
+    for split in SPLITS:
+        expected = []
+        for number in range(3):
+            members = [text for text in (f"{number} {place}" for place in range(20)) if text in seen[split]]
+            expected += [(order_key(address(number, place)), text) for place, text in enumerate(members)]
+        assert seen[split] == [text for _, text in sorted(expected)]
+    assert len(seen[TRAIN]) + len(seen[VALIDATION]) == 60
+
+
 def test_copying_in_many_groups_changes_nothing(data_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = built(data_config(), tmp_path / "whole", [])
     for name, value in {"_COPY_TOKENS": 100, "_BATCH_CHARACTERS": 50, "_BATCH_DOCUMENTS": 3}.items():
-        monkeypatch.setattr(token_files, name, value)
+        monkeypatch.setattr(shuffled_documents, name, value)
     pieces = built(data_config(), tmp_path / "pieces", [])
     for split in SPLITS:
         assert pieces[split].meta == whole[split].meta

@@ -1,0 +1,99 @@
+"""One file of a corpus, on this machine or behind a URI: what it is called, its digest, and how it is read."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from sparsejax.data.cache import FileDigests
+from sparsejax.data.storage import StoredFile
+
+
+class CorpusFile(Protocol):
+    """A file that can be read any number of times."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 of its bytes, remembered until it changes; may raise ``OSError``."""
+        ...
+
+    def opened(self) -> contextlib.AbstractContextManager[Path]:
+        """Where its bytes are on this machine for as long as the block runs; may raise ``OSError``."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file of this machine."""
+
+    path: Path
+    digests: FileDigests
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 of its bytes."""
+        return self.digests.digest(self.path)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Path]:
+        """Its own path."""
+        yield self.path
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file behind a URI, copied whole into the temporary directory while it is read.
+
+    One large read in sequence is what buckets serve best, the copy is digested as it arrives, and every format is
+    read as if it were local. At most one file of a corpus is there at a time.
+    """
+
+    stored: StoredFile
+    digests: FileDigests
+
+    @property
+    def name(self) -> str:
+        """Its URI."""
+        return self.stored.uri
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.stored.size
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 of its bytes; reads it unless it was fetched or digested before."""
+        return self.digests.remembered("sha256", [self.stored.stamp], lambda: self.stored.copy_to(None))
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Path]:
+        """A copy, deleted when the block ends."""
+        with tempfile.TemporaryDirectory(prefix="sparsejax-") as directory:
+            # The readers tell compression by the end of the name.
+            copy = Path(directory, PurePosixPath(self.stored.uri).name)
+            with copy.open("wb") as sink:
+                found = self.stored.copy_to(sink)
+            self.digests.remembered("sha256", [self.stored.stamp], lambda: found)
+            yield copy

@@ -1,0 +1,188 @@
+"""Files named by URIs: in a bucket, on a hub, or on this machine, through the file systems Arrow knows.
+
+``gs://`` and ``s3://`` are read by Arrow itself, with the credentials their own tools leave on the machine;
+``hf://`` (the Hugging Face Hub) and ``fsspec+<protocol>://`` by the package ``fsspec``, which must be installed.
+Anything without ``://`` is a path on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_SCHEME = "://"
+_WILDCARDS = frozenset("*?[")
+_COPY_BYTES = 1 << 23
+# Arrow's own limit for a bucket that does not answer is a quarter of an hour of silence.
+_GCS_RETRY_SECONDS = 60
+_PARTIAL = ".partial-"
+
+
+def is_uri(text: str) -> bool:
+    """Whether a path setting names something that is not a plain path of this machine."""
+    return _SCHEME in text
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its name if it has none: what file systems raise can be pages long."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file behind a URI.
+
+    Attributes:
+      uri: its name for people.
+      size: bytes.
+      stamp: what tells it from its changed self without reading it: URI, size, time.
+    """
+
+    uri: str
+    size: int
+    stamp: str
+    _filesystem: Any
+    _path: str
+
+    def copy_to(self, sink: BinaryIO | None) -> str:
+        """Reads it once, into ``sink`` if there is one; returns its sha256. Raises ``OSError``."""
+        return _copy(self._filesystem, self._path, sink)
+
+
+def stored_files(pattern: str) -> list[StoredFile]:
+    """The files a URI or URI pattern matches, sorted by name; ``**`` descends. Raises ``OSError``, ``ValueError``."""
+    from pyarrow.fs import FileSelector, FileType
+
+    names = pattern.split("/")
+    fixed = next((i for i, name in enumerate(names) if _WILDCARDS & set(name)), len(names))
+    root = "/".join(names[:fixed])
+    filesystem, path = _filesystem(root)
+    if fixed == len(names):
+        found = [filesystem.get_file_info(path)]
+    else:
+        deep = len(names) > fixed + 1
+        listed = filesystem.get_file_info(FileSelector(path, recursive=deep, allow_not_found=True))
+        below = len(path.strip("/").split("/"))
+        found = [info for info in listed if _fits(info.path.strip("/").split("/")[below:], names[fixed:])]
+    files = {root + info.path.removeprefix(path): info for info in found if info.type == FileType.File}
+    return [
+        StoredFile(uri, info.size, f"{uri} {info.size} {info.mtime_ns}", filesystem, info.path)
+        for uri, info in sorted(files.items())
+    ]
+
+
+class StoredDirectory:
+    """A directory on a disk or in a bucket, in which a file appears whole or not at all.
+
+    Every method but ``sizes`` raises ``OSError`` when the file or the store cannot be used.
+    """
+
+    def __init__(self, location: str) -> None:
+        """Opens ``location``, a path or a URI; nothing is created. Raises ``OSError`` or ``ValueError``."""
+        from pyarrow.fs import LocalFileSystem
+
+        self.location = location.rstrip("/")
+        if is_uri(location):
+            self._filesystem, self._root = _filesystem(self.location)
+        else:
+            self._filesystem = LocalFileSystem()
+            self._root = Path(location).expanduser().absolute().as_posix()
+        # Where it lies on this machine, None if it does not.
+        self.local = Path(self._root) if isinstance(self._filesystem, LocalFileSystem) else None
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file by its name, ``a/b`` for file b of folder a; empty if the directory is absent."""
+        from pyarrow.fs import FileSelector, FileType
+
+        listed = self._filesystem.get_file_info(FileSelector(self._root, recursive=True, allow_not_found=True))
+        cut = len(self._root.strip("/")) + 1
+        return {
+            info.path.strip("/")[cut:]: info.size
+            for info in listed
+            if info.type == FileType.File and _PARTIAL not in info.path
+        }
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        with self._filesystem.open_input_file(self._path(name)) as file:
+            content: bytes = file.read()
+        return content
+
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """``length`` bytes from ``start``; fewer if the file ends before."""
+        with self._filesystem.open_input_file(self._path(name)) as file:
+            content: bytes = file.read_at(length, start)
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Makes or replaces a file."""
+        with self._replaced(name) as sink:
+            sink.write(content)
+
+    def write_file(self, name: str, source: Path) -> None:
+        """Makes or replaces a file with the bytes of a local one."""
+        with self._replaced(name) as sink, source.open("rb") as file:
+            while chunk := file.read(_COPY_BYTES):
+                sink.write(chunk)
+
+    def copy_to(self, name: str, sink: BinaryIO) -> str:
+        """Copies a file into ``sink``; returns its sha256."""
+        return _copy(self._filesystem, self._path(name), sink)
+
+    def remove_folder(self, folder: str) -> None:
+        """Deletes a folder of the directory and all that is in it."""
+        self._filesystem.delete_dir(self._path(folder))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextlib.contextmanager
+    def _replaced(self, name: str) -> Iterator[Any]:
+        """A sink that becomes the file ``name`` when the block ends well, and nothing when it does not."""
+        if self.local is not None:
+            (self.local / name).parent.mkdir(parents=True, exist_ok=True)
+        partial = f"{self._path(name)}{_PARTIAL}{secrets.token_hex(4)}"
+        try:
+            with self._filesystem.open_output_stream(partial) as sink:
+                yield sink
+            self._filesystem.move(partial, self._path(name))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._filesystem.delete_file(partial)
+            raise
+
+
+def _filesystem(uri: str) -> tuple[Any, str]:
+    from pyarrow.fs import FileSystem
+
+    retry = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if uri.startswith(("gs://", "gcs://")) else ""
+    try:
+        filesystem, path = FileSystem.from_uri(uri + retry)
+    except ImportError as error:
+        raise OSError(f"{error}; run pip install 'sparsejax[hf]'") from error
+    return filesystem, path.rstrip("/")
+
+
+def _copy(filesystem: Any, path: str, sink: BinaryIO | None) -> str:
+    digest = hashlib.sha256()
+    with filesystem.open_input_stream(path, compression=None) as file:
+        while chunk := file.read(_COPY_BYTES):
+            digest.update(chunk)
+            if sink is not None:
+                sink.write(chunk)
+    return digest.hexdigest()
+
+
+def _fits(names: list[str], patterns: list[str]) -> bool:
+    """Whether a path, name by name, matches a pattern in which ``**`` stands for any number of folders."""
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        return _fits(names, patterns[1:]) or (bool(names) and _fits(names[1:], patterns))
+    return bool(names) and fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])

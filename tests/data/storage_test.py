@@ -1,0 +1,78 @@
+"""Files behind URIs, with two file systems that need no network: this machine's own and one in memory."""
+
+import hashlib
+import io
+import uuid
+from pathlib import Path
+
+import pytest
+
+from sparsejax.data.storage import StoredDirectory, is_uri, stored_files
+
+
+@pytest.fixture(params=["path", "file", "fsspec+memory"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A directory that is not there yet, named in each of the ways there are."""
+    if request.param == "path":
+        return str(tmp_path / "set")
+    return f"file://{tmp_path}/set" if request.param == "file" else f"fsspec+memory://{uuid.uuid4().hex}/set"
+
+
+def test_what_a_uri_is() -> None:
+    assert is_uri("gs://bucket/c4") and is_uri("hf://datasets/allenai/c4/en/*.json.gz")
+    assert not is_uri("/data/c4") and not is_uri("c4:en@train") and not is_uri("a:b/c")
+
+
+def test_files_come_back_as_they_were_written(location: str, tmp_path: Path) -> None:
+    directory = StoredDirectory(location)
+    assert directory.sizes() == {}
+    directory.write("shards/a", b"0123456789")
+    (tmp_path / "local").write_bytes(b"local")
+    directory.write_file("b", tmp_path / "local")
+    assert directory.sizes() == {"shards/a": 10, "b": 5}
+    assert directory.read("b") == b"local"
+    assert directory.read_range("shards/a", 3, 4) == b"3456"
+    assert directory.read_range("shards/a", 8, 4) == b"89"
+    copy = io.BytesIO()
+    assert directory.copy_to("shards/a", copy) == hashlib.sha256(b"0123456789").hexdigest()
+    assert copy.getvalue() == b"0123456789"
+    directory.write("b", b"another")
+    assert StoredDirectory(location + "/").read("b") == b"another"
+    directory.remove_folder("shards")
+    assert list(directory.sizes()) == ["b"]
+    with pytest.raises(OSError, match="a"):
+        directory.read("shards/a")
+
+
+def test_half_a_file_is_no_file(location: str, tmp_path: Path) -> None:
+    directory = StoredDirectory(location)
+    directory.write("a", b"whole")
+    with pytest.raises(FileNotFoundError):
+        directory.write_file("b", tmp_path / "missing")
+    with pytest.raises(TypeError):
+        directory.write("a", None)
+    assert directory.sizes() == {"a": 5} and directory.read("a") == b"whole"
+    # What a killed process leaves behind.
+    directory._filesystem.open_output_stream(directory._path("c.partial-1234")).close()
+    assert directory.sizes() == {"a": 5}
+
+
+def test_patterns(location: str) -> None:
+    if not is_uri(location):
+        location = f"file://{location}"
+    directory = StoredDirectory(location)
+    for name in ("en/c4-train.00001.json", "en/c4-train.00000.json", "en/c4-validation.0.json", "x/y/deep.json", "top"):
+        directory.write(name, name.encode())
+    found = stored_files(f"{location}/en/c4-train.*.json")
+    assert [file.uri for file in found] == [f"{location}/en/c4-train.0000{n}.json" for n in (0, 1)]
+    assert found[0].size == len("en/c4-train.00000.json") and found[0].stamp != found[1].stamp
+    copy = io.BytesIO()
+    digest = hashlib.sha256(b"en/c4-train.00000.json").hexdigest()
+    assert found[0].copy_to(copy) == found[0].copy_to(None) == digest and copy.getvalue() == b"en/c4-train.00000.json"
+    assert len(stored_files(f"{location}/**/*.json")) == 4
+    assert len(stored_files(f"{location}/*/*.json")) == 3
+    assert [file.uri for file in stored_files(f"{location}/[s-u]op")] == [f"{location}/top"]
+    assert [file.uri for file in stored_files(f"{location}/top")] == [f"{location}/top"]
+    assert (
+        stored_files(f"{location}/none") == stored_files(f"{location}/none/*") == stored_files(f"{location}/en") == []
+    )
