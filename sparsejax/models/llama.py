@@ -26,7 +26,7 @@ from sparsejax.models.linear_group import apply_gated, apply_group
 from sparsejax.models.masked_linear import MaskedLinear
 from sparsejax.models.monarch import MonarchLinear
 from sparsejax.models.monarch_shape import MonarchShape
-from sparsejax.models.parallel import ALONE, FSDP, GATHERED, TENSOR, Parallel
+from sparsejax.models.parallel import ALONE, FSDP, TENSOR, Parallel, all_but_gathered
 from sparsejax.models.sparse_linear import LINEAR_OUTPUT, SparseLinear, initial_std
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology.keys import weight_key
@@ -256,7 +256,7 @@ def _remat(body: Callable, policy: str, *, gathers: bool) -> Callable:
     if policy == "none" and not gathers:
         return body
     keep = {
-        "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
+        "none": all_but_gathered,
         "full": jax.checkpoint_policies.nothing_saveable,
         "dots": jax.checkpoint_policies.save_only_these_names(LINEAR_OUTPUT),
     }

@@ -16,10 +16,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from sparsejax.topology.blocks import BlockGrid, FlatIndex, Index
@@ -27,8 +27,9 @@ from sparsejax.topology.blocks import BlockGrid, FlatIndex, Index
 REPLICA, FSDP, TENSOR = "replica", "fsdp", "tensor"
 AXES = (REPLICA, FSDP, TENSOR)
 
-# Name of gathered weights for the policies of jax.checkpoint: kept between the passes, they would be whole copies.
-GATHERED = "gathered_weight"
+# What the backward pass makes again instead of finding it kept: arrays gathered from other devices, and casts, behind
+# which they would hide. Kept between the passes, gathered weights would be a copy of the whole model on every device.
+_MADE_AGAIN = ("all_gather", "convert_element_type")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Parallel:
         summed unrounded; the sum over the devices is scattered back to the parts.
         """
         names = self.named(*over)
-        return checkpoint_name(_gathered(weight, names, axis, jnp.dtype(dtype)), GATHERED) if names else weight
+        return _gathered(weight, names, axis, jnp.dtype(dtype)) if names else weight
 
     def enter(self, x_BtD: jax.Array) -> jax.Array:
         """The residual stream as inputs of products that are cut by columns: all tokens, ``[B, T, D]``."""
@@ -143,6 +144,14 @@ class Parallel:
 
 
 ALONE = Parallel()
+
+
+def all_but_gathered(primitive: Any, *avals: Any, **parameters: Any) -> bool:
+    """Policy of ``jax.checkpoint`` that keeps every result but what came from other devices."""
+    del avals
+    # ``Parallel.gather`` is one step to a policy, known by what is inside.
+    inside = parameters["call_jaxpr"].eqns if "call_jaxpr" in parameters else ()
+    return primitive.name not in _MADE_AGAIN and all(step.primitive.name != "all_gather" for step in inside)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
