@@ -94,11 +94,6 @@ class Cloud:
         if done.code and states.problem_of(done.err) is not Problem.NOT_FOUND:
             raise CloudError(states.problem_of(done.err), done.err)
 
-    def wait_until_deleted(self) -> None:
-        """Wait until the name is free again."""
-        while self.look() is not None:
-            self.shell.pause()
-
     def upload(self, path: Path) -> None:
         """Copy a file into the home directory of every worker; raises ``CloudError``."""
         self._checked(gcloud.scp(self.resource, str(path), job.ARCHIVE))

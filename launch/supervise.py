@@ -71,8 +71,7 @@ def bring_up(cloud: Cloud) -> Arrival:
     snapshot = cloud.look()
     if snapshot is not None and snapshot.phase in (Phase.GONE, Phase.FAILED):
         cloud.shell.say(f"{cloud.resource.name} is {snapshot.state}: deleting it, to ask again")
-        cloud.delete()
-        cloud.wait_until_deleted()
+        delete_and_wait(cloud)
         snapshot = None
     arrival = Arrival.NEW if snapshot is None else Arrival.FOUND
     if snapshot is None:
@@ -92,6 +91,13 @@ def bring_up(cloud: Cloud) -> Arrival:
         raise CloudError(states.problem_of(snapshot.state), f"ERROR: {cloud.resource.name} is {snapshot.state}")
     cloud.shell.say(f"{cloud.resource.name} is {snapshot.state}")
     return arrival
+
+
+def delete_and_wait(cloud: Cloud) -> None:
+    """Delete the resource, and wait until its name is free again; raises ``CloudError``."""
+    cloud.delete()
+    while look_patiently(cloud) is not None:
+        cloud.shell.pause()
 
 
 def look_patiently(cloud: Cloud) -> Snapshot | None:
@@ -185,8 +191,7 @@ class Supervisor:
             if code != PREEMPTED:
                 return code
             self._shell.say(f"{name} was preempted: retry {number} of {retries} with the same run directory")
-            self._cloud.delete()
-            self._cloud.wait_until_deleted()
+            delete_and_wait(self._cloud)
             code = attempt()
         if code == PREEMPTED:
             self._shell.say(f"{name} was preempted after {retries} retries; the same command continues the run")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from launch import gcloud, job, states, supervise
+from launch import gcloud, job, supervise
 from launch.cloud import Cloud, all_mine, delete_all_mine
 from launch.exit_codes import FINISHED, INTERRUPTED, LaunchError
 from launch.flags import Parser, whole_number
@@ -25,6 +25,7 @@ from launch.gcloud import CAPACITIES, CONNECTIONS, NODE, QUEUE, Place, Request, 
 from launch.rehearsal import Rehearsal
 from launch.shell import Shell
 from launch.slices import GENERATIONS, parse_slice
+from launch.states import Phase, Snapshot
 from launch.supervise import Policy, Supervisor
 
 # The API takes 40 characters; the nodes of several slices add a number.
@@ -126,7 +127,7 @@ def _supervised(flags: argparse.Namespace, rest: list[str], act: Callable[[Super
     resource = _resource(flags, gcloud.collection_of(request.capacity))
     shell = _shell(flags, num_slices=request.num_slices, exists=False)
     if not flags.skip_check:
-        code = supervise.check_fit(shell, job.fit_check(todo, request.slice))
+        code = supervise.check_fit(shell, job.fit_check(todo, request.slice, request.num_slices))
         if code != FINISHED:
             return code
     policy = Policy(flags.retries, flags.keep, many, _logs(flags))
@@ -135,7 +136,9 @@ def _supervised(flags: argparse.Namespace, rest: list[str], act: Callable[[Super
 
 def _setup(flags: argparse.Namespace, rest: list[str]) -> int:
     _none(rest)
-    cloud = _existing(flags)
+    cloud, snapshot = _existing(flags)
+    if snapshot.phase is not Phase.READY:
+        raise LaunchError(f"--name={flags.name}: is {snapshot.state}; 'up' waits until it is ready")
     config = job.make_job(flags.config, "", [], "").config if flags.config else ""
     supervise.install(cloud, config, _logs(flags))
     cloud.shell.say(f"{flags.name} is installed")
@@ -149,15 +152,12 @@ def _status(flags: argparse.Namespace, rest: list[str]) -> int:
         for collection, name, state in all_mine(shell, _place(flags), flags.owner):
             print(f"{name:<40} {collection:<17} {state}")
         return FINISHED
-    cloud = _existing(flags)
-    snapshot = cloud.look()
-    if snapshot is not None:
-        cloud.shell.say(f"{flags.name} is {snapshot.state}")
-        if snapshot.phase is states.Phase.READY:
-            for worker in cloud.ask(job.worker("state"))[0]:
-                cloud.shell.say(
-                    f"{worker.host}: {worker.state}" + (f" {worker.code}" if worker.code is not None else "")
-                )
+    cloud, snapshot = _existing(flags)
+    cloud.shell.say(f"{flags.name} is {snapshot.state}")
+    if snapshot.phase is Phase.READY:
+        for worker in cloud.ask(job.worker("state"))[0]:
+            code = "" if worker.code is None else f" with code {worker.code}"
+            cloud.shell.say(f"{worker.host}: {worker.state}{code}")
     return FINISHED
 
 
@@ -165,14 +165,14 @@ def _show_logs(flags: argparse.Namespace, rest: list[str]) -> int:
     _none(rest)
     if flags.follow and flags.worker == "all":
         raise LaunchError("--follow: shows one worker; name it with --worker")
-    cloud = _existing(flags)
+    cloud, _ = _existing(flags)
     command = job.worker("follow" if flags.follow else "log", str(flags.lines))
     return cloud.shell.show(gcloud.ssh(cloud.resource, command, worker=flags.worker))
 
 
 def _down(flags: argparse.Namespace, rest: list[str]) -> int:
     _none(rest)
-    cloud = _existing(flags)
+    cloud, _ = _existing(flags)
     cloud.delete()
     cloud.shell.say(f"{flags.name} is being deleted")
     return FINISHED
@@ -223,8 +223,8 @@ def _resource(flags: argparse.Namespace, collection: str) -> Resource:
     return Resource(collection, flags.name, _place(flags), flags.owner, connection)
 
 
-def _existing(flags: argparse.Namespace) -> Cloud:
-    """The queued resource of that name, or the node.
+def _existing(flags: argparse.Namespace) -> tuple[Cloud, Snapshot]:
+    """The queued resource of that name, or the node, and its state.
 
     Raises:
       LaunchError: there is neither.
@@ -232,8 +232,9 @@ def _existing(flags: argparse.Namespace) -> Cloud:
     shell = _shell(flags, num_slices=1, exists=True)
     for collection in (QUEUE, NODE):
         cloud = Cloud(shell, _resource(flags, collection))
-        if cloud.look() is not None:
-            return cloud
+        snapshot = cloud.look()
+        if snapshot is not None:
+            return cloud, snapshot
     raise LaunchError(f"--name={flags.name}: there is no such resource in {flags.zone}")
 
 

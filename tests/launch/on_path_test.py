@@ -42,7 +42,10 @@ def test_without_gcloud_one_line_says_so(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("launch: gcloud was not found: install the Google Cloud CLI") and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith("launch: gcloud was not found: install the Google Cloud CLI")
+        and done.stderr.count("\n") == 1
+    )
 
 
 def test_needs_nothing_but_python() -> None:

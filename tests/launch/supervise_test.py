@@ -1,4 +1,4 @@
-"""The launcher against a cloud that waits, preempts, fails and surprises: it does the right thing and stops by itself."""
+"""The launcher against a cloud that waits, preempts, fails and surprises: it does the right thing, and stops."""
 
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,9 @@ def test_a_network_that_fails_for_a_while_changes_nothing(launch: Launch) -> Non
 
 
 def test_watches_a_run_that_is_on(launch: Launch) -> None:
-    ended = launch(*RUN, scenario={"lives": [{"worker": ["running step 1", "running step 2", "exited"]}], "there": True})
+    ended = launch(
+        *RUN, scenario={"lives": [{"worker": ["running step 1", "running step 2", "exited"]}], "there": True}
+    )
     assert (ended.code, ended.verbs()) == (0, ["check", "log", "delete"])
     assert "the run is on: watching it" in ended.out
 
