@@ -9,13 +9,15 @@ from importlib import import_module
 from sparsejax import __version__
 from sparsejax.config import ConfigError
 
-# Exit codes: 0 done, 1 failed, 2 bad input, 4 diverged, 75 preempted and saved, 130 stopped by Ctrl-C.
+# Exit codes: 0 done, 1 failed, 2 bad input, 3 does not fit, 4 diverged, 75 preempted and saved, 76 another process of
+# the run was lost, 130 stopped by Ctrl-C.
 INPUT_ERROR = 2
 
 COMMANDS = {
     "train": "train a model, or continue a run",
     "evaluate": "validation loss of a run",
     "generate": "text from a run",
+    "check": "does a run fit a machine, and how long does it take, before booking it",
     "sweep": "train every point of an ablation with every seed, and tabulate",
     "branch": "what the rewirings of a run cost: drop damage and cold start",
     "average": "the mean of runs that share a topology",

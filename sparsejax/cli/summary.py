@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from rich.console import Console
 
@@ -12,13 +10,14 @@ from sparsejax.training.evaluate import unigram_loss
 from sparsejax.training.memory import dense_twin, measure
 from sparsejax.training.report import loss_table, memory_table, plot_losses
 from sparsejax.training.session import Outcome
+from sparsejax.training.workdir import RunDirectory
 
 _SAMPLE_TOKENS = 96
 # Deterministic and not too wild: the sample is there to be looked at.
 _SAMPLING = Sampling(temperature=0.8, top_k=40, seed=0)
 
 
-def print_summary(console: Console, workdir: Path, outcome: Outcome) -> None:
+def print_summary(console: Console, workdir: RunDirectory, outcome: Outcome) -> None:
     """Losses beside the unigram baseline, measured bytes beside the dense twin, a sample, a figure, next commands."""
     if outcome.evaluation is None:
         return
@@ -30,12 +29,28 @@ def print_summary(console: Console, workdir: Path, outcome: Outcome) -> None:
     twin_bytes, whole_twin_bytes = measure(twin, twin.abstract)
     console.print(loss_table(outcome.evaluation, unigram, corpus.validation.bytes_per_token))
     console.print(memory_table(sparse_bytes, twin_bytes, whole_bytes, whole_twin_bytes))
-    prompt = corpus.tokenizer.decode([int(token) for token in tokens[:16]])
+    if recipe.mesh is None:
+        _print_sample(console, outcome, [int(token) for token in tokens[:16]])
+    figure = plot_losses(workdir, unigram)
+    # On a mesh the model is cut over devices, perhaps of other processes: `generate` puts it on one.
+    for line in (
+        f"loss curve:  {figure}",
+        f"result row:  {workdir / 'result.json'}",
+        f"curves:      tensorboard --logdir {workdir.parent}",
+        f"evaluate:    sparsejax evaluate --workdir={workdir}",
+        f'generate:    sparsejax generate --workdir={workdir} --prompt="def "',
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _print_sample(console: Console, outcome: Outcome, prompt_tokens: list[int]) -> None:
+    recipe, state, tokenizer = outcome.recipe, outcome.state, outcome.corpus.tokenizer
+    prompt = tokenizer.decode(prompt_tokens)
     texts = generate(
         recipe.graphdef,
         state.params,
         state.topology,
-        corpus.tokenizer,
+        tokenizer,
         prompt,
         new_tokens=_SAMPLE_TOKENS,
         window=recipe.run.data.sequence_length,
@@ -45,12 +60,3 @@ def print_summary(console: Console, workdir: Path, outcome: Outcome) -> None:
     console.rule("sample (prompt from the validation split)")
     console.print(text, highlight=False, markup=False)
     console.rule()
-    figure = plot_losses(workdir, unigram)
-    for line in (
-        f"loss curve:  {figure}",
-        f"result row:  {workdir / 'result.json'}",
-        f"curves:      tensorboard --logdir {workdir.parent}",
-        f"evaluate:    sparsejax evaluate --workdir={workdir}",
-        f'generate:    sparsejax generate --workdir={workdir} --prompt="def "',
-    ):
-        console.print(line, highlight=False, soft_wrap=True)

@@ -22,7 +22,6 @@ from jax.experimental import multihost_utils
 
 from sparsejax.config import ConfigError
 from sparsejax.training import lost_peers
-from sparsejax.training.lost_peers import SharedError
 
 Result = TypeVar("Result")
 
@@ -142,7 +141,7 @@ class Cluster:
             own = str(error)
         for index, found in enumerate(self.gather(own)):
             if found:
-                raise SharedError(own or f"process {index}: {found}")
+                raise lost_peers.SharedError(own or f"process {index}: {found}")
         return result  # type: ignore[return-value]
 
     def first(self, problem: str) -> str:
@@ -155,7 +154,7 @@ class Cluster:
             digests = self.gather(hashlib.sha256(value.encode()).hexdigest())
             for index, digest in enumerate(digests):
                 if digest != digests[0]:
-                    raise SharedError(
+                    raise lost_peers.SharedError(
                         f"{name}: process {index} has another one than process 0; start all with the same"
                     )
 
@@ -193,8 +192,12 @@ def joined(launch: Launch) -> Iterator[Cluster]:
         _join(launch, peers)
         cluster = Cluster()
         peers.name = cluster.name
-        yield cluster
-    jax.distributed.shutdown()
+        try:
+            yield cluster
+        except lost_peers.SharedError:
+            jax.distributed.shutdown()
+            raise
+        jax.distributed.shutdown()
 
 
 def _join(launch: Launch, peers: lost_peers.LostPeers) -> None:

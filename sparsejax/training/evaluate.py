@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import jax
 import numpy as np
 
+from sparsejax.training.feed import Batch
 from sparsejax.training.loss import LossSums
 from sparsejax.training.state import Tree
 
@@ -42,7 +43,7 @@ def evaluate(
     eval_step: EvalStep,
     params: Tree,
     topology: Tree,
-    batches: Iterable[np.ndarray],
+    batches: Iterable[Batch],
     bytes_per_token: float,
     stop: Callable[[], bool],
 ) -> Evaluation | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from sparsejax.data.pipeline import WHOLE
 
@@ -48,7 +48,15 @@ class Feed:
         pieces = [jax.device_put(parts[part], device) for device, part in self._part_of.items()]
         return jax.make_array_from_single_device_arrays(self._shape, self._sharding, pieces)
 
+    def everywhere(self, array: jax.Array) -> jax.Array:
+        """An argument of every step that is equal in all processes, copied to every device once."""
+        if self._sharding is None:
+            return array
+        whole = NamedSharding(self._sharding.mesh, PartitionSpec())
+        values = np.asarray(array)
+        return jax.make_array_from_callback(values.shape, whole, lambda index: values[index])
+
 
 def on_host(tree: Any) -> Any:
-    """Arguments that are equal everywhere, as arrays of NumPy: a program of several processes takes no others."""
+    """Arguments that are equal in all processes, as NumPy has them: a program on devices of several takes no others."""
     return jax.tree.map(np.asarray, tree)

@@ -2,76 +2,171 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
 
 import jax
 from rich.console import Console
 
-from sparsejax.config import RunConfig
+from sparsejax.config import ConfigError, RunConfig
 from sparsejax.data.pipeline import Corpus, TrainBatches, open_corpus
 from sparsejax.hardware.target import target_of
 from sparsejax.training import workdir as rundir
 from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.cluster import Cluster
 from sparsejax.training.elastic import restore_newest
 from sparsejax.training.interrupts import Interrupts
 from sparsejax.training.mesh import make_mesh, settle_mesh
-from sparsejax.training.metrics import RunLog
+from sparsejax.training.metrics import RunLog, SilentLog
 from sparsejax.training.programs import init_state
 from sparsejax.training.progress import ProgressDisplay
-from sparsejax.training.recipe import build_recipe
+from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.report import density_table
 from sparsejax.training.session import Outcome, Session
+from sparsejax.training.shared_interrupts import SharedInterrupts
+from sparsejax.training.watchdog import Watchdog, ends_process
+
+# Where a machine finds the text and keeps its caches may differ between the processes of a run; nothing else may.
+_OWN_KEYS = {"data": ("path", "validation_path", "cache_dir", "tokenizer_path"), "train": ("compile_cache",)}
 
 
-def train(run: RunConfig, workdir: Path, *, extend: bool, console: Console) -> Outcome:
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """What a process found out by itself, before anything compiled."""
+
+    recipe: Recipe
+    corpus: Corpus
+    batches: TrainBatches
+
+
+def train(
+    run: RunConfig, workdir: rundir.RunDirectory, *, extend: bool, console: Console, watchdog: float = 0.0
+) -> Outcome:
     """Train, or continue, the run in ``workdir`` until it is finished or told to stop.
+
+    Where JAX was joined to other processes (``cluster.joined``), all of them call this with the same arguments.
 
     Args:
       run: the resolved configuration.
       workdir: the run directory; made if missing, continued if it holds a run with the same semantic keys.
       extend: allow more steps than the run was started with.
-      console: where progress is shown.
+      console: where progress is shown, by process 0.
+      watchdog: seconds without a step after which all stacks are dumped; 0 never. See ``watchdog``.
 
     Raises:
       ConfigError: the config, the data and the directory do not fit together; nothing was compiled.
       CheckpointError: there are checkpoints, none of them can be read.
     """
+    cluster = Cluster()
+    own_console, console = console, console if cluster.writes else Console(quiet=True)
 
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    with rundir.claimed(workdir), Interrupts() as interrupts:
-        devices = jax.devices()
-        run = settle_mesh(run, len(devices))
-        rundir.check_continues(workdir, run, extend=extend)
-        corpus = open_corpus(run.data, notice)
-        rundir.check_same_data(workdir, corpus.data_digest, corpus.tokenizer.digest)
-        batches = train_batches(run, corpus, notice)
-        recipe = build_recipe(
-            run,
-            steps=batches.steps,
-            vocab_size=corpus.tokenizer.vocab_size,
-            start_id=corpus.tokenizer.start_id,
-            target=target_of(devices[0]),
-            mesh=make_mesh(run.mesh, devices),
-        )
-        rundir.write_manifest(workdir, run, batches.steps, corpus.data_digest, corpus.tokenizer.digest)
-        corpus.tokenizer.save(workdir / "tokenizer")
+    with ExitStack() as stack:
+        interrupts = SharedInterrupts(stack.enter_context(Interrupts()), cluster.count)
+
+        def prepare() -> _Prepared:
+            if cluster.writes:
+                stack.enter_context(rundir.claimed(workdir))
+            return _prepare(run, workdir, extend, notice)
+
+        prepared = cluster.together(prepare)
+        recipe, corpus, batches = prepared.recipe, prepared.corpus, prepared.batches
+        _check_shared(cluster, prepared, workdir)
+        if cluster.count > 1 or recipe.mesh is not None:
+            own_console.print(f"{cluster.line()}; mesh {_mesh_line(recipe)}", highlight=False, soft_wrap=True)
         console.print(density_table(recipe))
-        if run.train.compile_cache:
-            jax.config.update("jax_compilation_cache_dir", run.train.compile_cache)
-        with Checkpoints(
-            workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every, notice=notice
-        ) as checkpoints:
-            restored = restore_newest(checkpoints, recipe)
-            state = init_state(recipe) if restored is None else restored
-            start = int(state.step)
-            recipe = recipe.at_stage(start)
-            if restored is not None:
-                notice(f"continuing from step {start} of {recipe.steps}")
-            with RunLog(workdir, start) as log, ProgressDisplay(console, start, recipe.steps) as display:
-                session = Session(recipe, corpus, batches, checkpoints, interrupts, log, display, workdir)
-                return session.run(state)
+        if recipe.run.train.compile_cache:
+            jax.config.update("jax_compilation_cache_dir", recipe.run.train.compile_cache)
+        kept = recipe.run.train
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir, keep_last=kept.keep_last, keep_every=kept.keep_every, notice=notice)
+        )
+        restored = restore_newest(checkpoints, recipe)
+        state = init_state(recipe) if restored is None else restored
+        start = int(state.step)
+        recipe = recipe.at_stage(start)
+        if restored is not None:
+            notice(f"continuing from step {start} of {recipe.steps}")
+        log = stack.enter_context(RunLog(workdir, start)) if cluster.writes else SilentLog()
+        display = stack.enter_context(ProgressDisplay(console, start, recipe.steps))
+        dog = stack.enter_context(Watchdog(watchdog, workdir, name=cluster.name, end=ends_process(cluster.count)))
+        session = Session(recipe, corpus, batches, checkpoints, interrupts, dog, log, display, workdir)
+        return session.run(state)
+
+
+def _prepare(run: RunConfig, workdir: rundir.RunDirectory, extend: bool, notice: rundir.Notice) -> _Prepared:
+    """Everything that can be refused: local work, without a collective."""
+    devices = jax.devices()
+    run = settle_mesh(run, len(devices))
+    mesh = make_mesh(run.mesh, devices)
+    idle = {device.process_index for device in devices} - {device.process_index for device in mesh.devices.flat}
+    if idle:
+        raise ConfigError(
+            f"mesh.fsdp={run.mesh.fsdp}: the mesh takes {mesh.size} of {len(devices)} devices and none of process "
+            f"{min(idle)}; mesh.fsdp=0 takes all"
+        )
+    rundir.check_continues(workdir, run, extend=extend)
+    corpus = open_corpus(run.data, notice)
+    rundir.check_same_data(workdir, corpus.data_digest, corpus.tokenizer.digest)
+    batches = train_batches(run, corpus, notice)
+    recipe = build_recipe(
+        run,
+        steps=batches.steps,
+        vocab_size=corpus.tokenizer.vocab_size,
+        start_id=corpus.tokenizer.start_id,
+        target=target_of(devices[0]),
+        mesh=mesh,
+    )
+    return _Prepared(recipe, corpus, batches)
+
+
+def _check_shared(cluster: Cluster, prepared: _Prepared, workdir: rundir.RunDirectory) -> None:
+    """Write what a run directory begins with, once all processes agree on it and all of them see it."""
+    run, corpus = prepared.recipe.run, prepared.corpus
+    cluster.check_equal(
+        {
+            "--config": json.dumps(_shared_keys(run.to_dict()), sort_keys=True),
+            "data_digest": corpus.data_digest,
+            "tokenizer_digest": corpus.tokenizer.digest,
+        }
+    )
+    mark = cluster.gather(rundir.new_mark())[0]
+
+    def write() -> None:
+        rundir.write_manifest(workdir, run, prepared.batches.steps, corpus.data_digest, corpus.tokenizer.digest)
+        corpus.tokenizer.save(workdir / "tokenizer")
+        if cluster.count > 1:
+            rundir.leave_mark(workdir, mark)
+
+    def look() -> None:
+        if cluster.count > 1:
+            rundir.check_mark(workdir, mark)
+
+    cluster.together(write if cluster.writes else lambda: None)
+    try:
+        cluster.together(look)
+    finally:
+        if cluster.count > 1 and cluster.writes:
+            rundir.remove_mark(workdir, mark)
+
+
+def _shared_keys(config: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    own = {(section, key) for section, keys in _OWN_KEYS.items() for key in keys}
+    return {
+        section: {key: value for key, value in values.items() if (section, key) not in own}
+        for section, values in config.items()
+    }
+
+
+def _mesh_line(recipe: Recipe) -> str:
+    if recipe.mesh is None:
+        return "of one device"
+    return " x ".join(f"{name} {size}" for name, size in recipe.mesh.shape.items())
 
 
 def train_batches(run: RunConfig, corpus: Corpus, notice: rundir.Notice) -> TrainBatches:

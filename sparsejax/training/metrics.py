@@ -29,10 +29,14 @@ class SilentLog:
     """The log of a process that writes none.
 
     Attributes:
+      writes: whether this process writes.
       previous_seconds: seconds that the sessions before this one took; known to the process that writes.
+      board: directory of this machine for TensorBoard's files; what else is put there is shown too.
     """
 
+    writes = False
     previous_seconds = 0.0
+    board = Path(_BOARD)
 
     def write(self, kind: str, step: int, values: Mapping[str, float | int | list[float]]) -> None:
         """Nothing."""
@@ -42,11 +46,9 @@ class SilentLog:
 
 
 class RunLog(SilentLog):
-    """Writes rows; a resumed run first removes the rows past the step it continues from.
+    """Writes rows; a resumed run first removes the rows past the step it continues from."""
 
-    Attributes:
-      board: directory of this machine for TensorBoard's files; what else is put there is shown and copied too.
-    """
+    writes = True
 
     def __init__(self, workdir: RunDirectory, start_step: int) -> None:
         """Open the log of ``workdir`` for a run that continues after ``start_step``."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich import box
 from rich.table import Table
 
@@ -15,6 +13,7 @@ from sparsejax.topology.rewire import drop_count
 from sparsejax.training.evaluate import Evaluation, bits_per_byte
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.recipe import Recipe
+from sparsejax.training.workdir import RunDirectory
 
 
 def density_table(recipe: Recipe) -> Table:
@@ -95,7 +94,7 @@ def _table(title: str) -> Table:
     return Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left")
 
 
-def plot_losses(workdir: Path, unigram: float) -> Path:
+def plot_losses(workdir: RunDirectory, unigram: float) -> RunDirectory:
     """Draw training and validation loss over tokens into ``workdir/loss.png``; returns its path."""
     # Imported here: it costs a second, and only a finished run draws.
     from matplotlib.figure import Figure
@@ -121,5 +120,6 @@ def plot_losses(workdir: Path, unigram: float) -> Path:
     axis.set(xlabel="training tokens (millions)", ylabel="loss (nats/token)", title=workdir.resolve().name)
     axis.legend(frameon=False)
     path = workdir / "loss.png"
-    figure.savefig(path, dpi=150)
+    with path.open("wb") as file:
+        figure.savefig(file, format="png", dpi=150)
     return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 import jax
 
@@ -16,13 +15,14 @@ from sparsejax.training.evaluate import Evaluation
 from sparsejax.training.metrics import read_rows, spike_height
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.spent import whole_run
+from sparsejax.training.workdir import RunDirectory
 
 # The libraries that decide the arithmetic of a run.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def write_result(
-    workdir: Path, recipe: Recipe, corpus: Corpus, batches: TrainBatches, evaluation: Evaluation, seconds: float
+    workdir: RunDirectory, recipe: Recipe, corpus: Corpus, batches: TrainBatches, evaluation: Evaluation, seconds: float
 ) -> RunResult:
     """Assemble and write the row of a finished run.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.training import programs
+from sparsejax.training.feed import Batch, on_host
 from sparsejax.training.growth_scores import NO_SCORES, Scores, wants_scores
-from sparsejax.training.metrics import RunLog
+from sparsejax.training.metrics import SilentLog
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.rewire_plan import is_due, next_due, plan_at, rate_at
 from sparsejax.training.state import TrainState
@@ -19,7 +19,7 @@ from sparsejax.training.state import TrainState
 class Rewirer:
     """Changes the topology of a run when it is due. Its programs compile when they are first needed."""
 
-    def __init__(self, recipe: Recipe, log: RunLog) -> None:
+    def __init__(self, recipe: Recipe, log: SilentLog) -> None:
         """Compile nothing yet."""
         self.log = log
         self.scores = NO_SCORES
@@ -32,7 +32,7 @@ class Rewirer:
         self.eval_step = programs.eval_step(recipe)
         self.score_step = programs.score_step(recipe) if recipe.rewires else None
 
-    def after_step(self, state: TrainState, step: int, batch_BT: np.ndarray) -> TrainState:
+    def after_step(self, state: TrainState, step: int, batch_BT: Batch) -> TrainState:
         """Whatever the topology needs after ``step``, which trained on ``batch_BT``.
 
         If the slots were cut, ``self.recipe`` is another one afterwards and the programs of the loop must follow.
@@ -49,12 +49,12 @@ class Rewirer:
             return state
         # 1 falls to 0 in equal steps: what is left after this step over what was left before.
         left = due - step
-        return self.fade_step(state, plan_at(self.recipe, due), jnp.float32(left / (left + 1)))
+        return self.fade_step(state, on_host(plan_at(self.recipe, due)), np.float32(left / (left + 1)))
 
-    def _rewire(self, state: TrainState, step: int, batch_BT: np.ndarray) -> TrainState:
+    def _rewire(self, state: TrainState, step: int, batch_BT: Batch) -> TrainState:
         plan = plan_at(self.recipe, step)
         before = self._loss(state, batch_BT)
-        state, metrics = self.rewire_step(state, plan, self.scores)
+        state, metrics = self.rewire_step(state, on_host(plan), self.scores)
         self.scores = Scores({}, {})
         row = {name: float(value) for name, value in jax.device_get(metrics).items()}
         row |= {
@@ -71,7 +71,7 @@ class Rewirer:
             self._use(later)
         return state
 
-    def _loss(self, state: TrainState, batch_BT: np.ndarray) -> float:
+    def _loss(self, state: TrainState, batch_BT: Batch) -> float:
         """Loss of the batch just trained on: its change is what the rewiring did, nothing else moved."""
         sums = jax.device_get(self.eval_step(state.params, state.topology, batch_BT))
         return float(sums.nll / max(sums.tokens, 1.0))

@@ -1,8 +1,10 @@
-"""One process's share of a run: the steps between a start and an end, and what is due after each.
+"""One session of a run: the steps between a start and an end, and what is due after each.
 
 "Step" s means: s batches have been consumed. What is due after step s happens in this order: log row,
 scores and rewiring, evaluation, checkpoint. So a checkpoint of step s holds the topology after the rewiring of step s,
 and a resumed run continues with batch s.
+
+Processes that share a run go through this in step with each other: nothing here depends on what only one of them knows.
 """
 
 from __future__ import annotations
@@ -10,26 +12,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from pathlib import Path
 
 import jax
-import numpy as np
 
 from sparsejax.data.pipeline import Corpus, TrainBatches, validation_batches
 from sparsejax.training import programs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
-from sparsejax.training.interrupts import Interrupts
-from sparsejax.training.metrics import RunLog
+from sparsejax.training.feed import Batch, Feed
+from sparsejax.training.metrics import SilentLog
 from sparsejax.training.profile import StepProfiler
 from sparsejax.training.progress import ProgressDisplay
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.result import write_result
 from sparsejax.training.rewire_plan import is_due
 from sparsejax.training.rewirer import Rewirer
+from sparsejax.training.sharding import batch_sharding
+from sparsejax.training.shared_interrupts import SharedInterrupts
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import Metrics
 from sparsejax.training.throughput import Throughput
+from sparsejax.training.watchdog import Watchdog
+from sparsejax.training.workdir import RunDirectory
 
 DIVERGED = 4
 
@@ -54,7 +58,7 @@ class Outcome:
 
 
 class Session:
-    """One process's share of a run: from the state it starts with to the end, or to a request to stop."""
+    """A session of a run: from the state it starts with to the end, or to a request to stop."""
 
     def __init__(
         self,
@@ -62,17 +66,20 @@ class Session:
         corpus: Corpus,
         batches: TrainBatches,
         checkpoints: Checkpoints,
-        interrupts: Interrupts,
-        log: RunLog,
+        interrupts: SharedInterrupts,
+        watchdog: Watchdog,
+        log: SilentLog,
         display: ProgressDisplay,
-        workdir: Path,
+        workdir: RunDirectory,
     ) -> None:
         """Compile nothing yet; ``run`` does the work."""
         self.corpus, self.batches = corpus, batches
-        self.checkpoints, self.interrupts = checkpoints, interrupts
+        self.checkpoints, self.interrupts, self.watchdog = checkpoints, interrupts, watchdog
         self.log, self.display, self.workdir = log, display, workdir
         self.rewirer = Rewirer(recipe, log)
-        self.rates = recipe.rates
+        shape = recipe.run.train.batch_size, recipe.run.data.sequence_length
+        self.feed = Feed(None if recipe.mesh is None else batch_sharding(recipe), shape)
+        self.rates = self.feed.everywhere(recipe.rates)
         self._use(recipe)
         self.saved_step = -1
         self.window: list[Metrics] = []
@@ -94,14 +101,13 @@ class Session:
         evaluation: Evaluation | None = None
         previous: Metrics | None = None
         with contextlib.ExitStack() as stack:
-            profiler = stack.enter_context(
-                StepProfiler(self.workdir / "tensorboard", train.profile_start, train.profile_steps)
-            )
-            stream = self.batches.iterate(step)
+            traced = train.profile_steps if self.log.writes else 0
+            profiler = stack.enter_context(StepProfiler(self.log.board, train.profile_start, traced))
+            stream = self.batches.iterate(step, self.feed.parts, self.feed.of)
             while step < self.recipe.steps and not self.interrupts.requested():
                 profiler.before(step)
                 waited = time.monotonic()
-                batch_BT = next(stream)
+                batch_BT = self.feed.place(next(stream))
                 self.data_wait += time.monotonic() - waited
                 state, metrics = self.train_step(state, batch_BT, self.rates)
                 step += 1
@@ -113,9 +119,10 @@ class Session:
                 previous = metrics
                 state, evaluation = self._after_step(state, step, batch_BT)
                 profiler.after(step, state)
+                self.watchdog.beat()
         return self._end(state, step, evaluation, trained=step > start)
 
-    def _after_step(self, state: TrainState, step: int, batch_BT: np.ndarray) -> tuple[TrainState, Evaluation | None]:
+    def _after_step(self, state: TrainState, step: int, batch_BT: Batch) -> tuple[TrainState, Evaluation | None]:
         """Everything due after ``step``, in the order the module promises."""
         run, last = self.recipe.run, step == self.recipe.steps
         evaluation = None
@@ -151,8 +158,9 @@ class Session:
         self.log.flush()
         if not trained and (self.workdir / "result.json").exists():
             return self._outcome(0, state, step, evaluation)
-        seconds = self.log.previous_seconds + time.monotonic() - self.session_start
-        write_result(self.workdir, self.recipe, self.corpus, self.batches, evaluation, seconds)
+        if self.log.writes:
+            seconds = self.log.previous_seconds + time.monotonic() - self.session_start
+            write_result(self.workdir, self.recipe, self.corpus, self.batches, evaluation, seconds)
         return self._outcome(0, state, step, evaluation)
 
     def _diverged(self, state: TrainState, step: int) -> Outcome:
@@ -200,22 +208,32 @@ class Session:
         self.window, self.window_start, self.data_wait = [], now, 0.0
 
     def _evaluate(self, state: TrainState, step: int) -> Evaluation | None:
-        run = self.recipe.run
+        run, split = self.recipe.run, self.corpus.validation
+        rows = validation_batches(
+            split,
+            run.data.sequence_length,
+            run.train.batch_size,
+            run.train.eval_tokens,
+            self.feed.parts,
+            self.feed.of,
+        )
         found = evaluate(
             self.eval_step,
             state.params,
             state.topology,
-            validation_batches(
-                self.corpus.validation, run.data.sequence_length, run.train.batch_size, run.train.eval_tokens
-            ),
-            self.corpus.validation.bytes_per_token,
-            self.interrupts.requested,
+            map(self.feed.place, rows),
+            split.bytes_per_token,
+            self._stops_evaluation,
         )
         if found is not None:
             row = {"loss": found.loss, "bits_per_byte": found.bits_per_byte, "tokens": found.tokens}
             self.log.write("eval", step, row)
             self.display.say(f"step {step}: validation loss {found.loss:.4f}, {found.bits_per_byte:.4f} bits/byte")
         return found
+
+    def _stops_evaluation(self) -> bool:
+        self.watchdog.beat()
+        return self.interrupts.requested()
 
     def _save(self, state: TrainState, step: int) -> None:
         if step == self.saved_step:

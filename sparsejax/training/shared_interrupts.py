@@ -25,11 +25,9 @@ class SharedInterrupts:
     def __init__(self, own: Interrupts, processes: int) -> None:
         """``own`` are this process's signals; every process makes the same calls in the same order."""
         self.exit_code = 0
-        self._own, self._processes = own, processes
+        self._own = own
+        self._largest = _Largest() if processes > 1 else None
         self._asked: jax.Array | None = None
-        self._devices = Mesh(np.array(jax.devices()), ("devices",))
-        self._cut = NamedSharding(self._devices, PartitionSpec("devices"))
-        self._largest = jax.jit(jnp.max, out_shardings=NamedSharding(self._devices, PartitionSpec()))
 
     def requested(self) -> bool:
         """Whether the run should save and stop; collective.
@@ -37,16 +35,24 @@ class SharedInterrupts:
         With several processes the answer is that to the question before, so that nobody waits for it: a request is
         followed one step later.
         """
-        if self.exit_code:
-            return True
-        if self._processes == 1:
+        if self._largest is None:
             self.exit_code = self._own.exit_code
-            return self.exit_code != 0
-        asked, self._asked = self._asked, self._largest(self._codes())
-        if asked is not None:
-            self.exit_code = int(asked)
+        elif self.exit_code == 0:
+            asked, self._asked = self._asked, self._largest(self._own.exit_code)
+            self.exit_code = 0 if asked is None else int(asked)
         return self.exit_code != 0
 
-    def _codes(self) -> jax.Array:
-        code = np.array([self._own.exit_code], np.int32)
-        return jax.make_array_from_callback((len(jax.devices()),), self._cut, lambda _: code)
+
+class _Largest:
+    """The largest of one integer of every process, found on the devices without waiting for it."""
+
+    def __init__(self) -> None:
+        devices = Mesh(np.array(jax.devices()), ("devices",))
+        self._cut = NamedSharding(devices, PartitionSpec("devices"))
+        self._program = jax.jit(jnp.max, out_shardings=NamedSharding(devices, PartitionSpec()))
+
+    def __call__(self, number: int) -> jax.Array:
+        own = np.array([number], np.int32)
+        spread = jax.make_array_from_callback((len(jax.devices()),), self._cut, lambda _: own)
+        largest: jax.Array = self._program(spread)
+        return largest

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from etils import epath
-
 from sparsejax.training.lost_peers import LOST_PEER, leave
+from sparsejax.training.workdir import RunDirectory
 
 # Seconds that compiling the first programs may take; a step never takes as long.
 FIRST_STEP_GRACE = 3600.0
@@ -31,7 +30,7 @@ class Watchdog:
     """
 
     def __init__(
-        self, seconds: float, directory: epath.Path, *, name: str, end: Callable[[int, str], object] | None
+        self, seconds: float, directory: RunDirectory, *, name: str, end: Callable[[int, str], object] | None
     ) -> None:
         """Watch nothing yet.
 

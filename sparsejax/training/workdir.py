@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,6 +139,30 @@ def write_manifest(workdir: RunDirectory, run: RunConfig, steps: int, data_diges
         json.dump(manifest, file, indent=1)
         flushed(workdir, file)
     temporary.replace(workdir / "config.json")
+
+
+def new_mark() -> str:
+    """A name that no run directory has seen."""
+    return f".mark-{secrets.token_hex(8)}"
+
+
+def leave_mark(workdir: RunDirectory, mark: str) -> None:
+    """Put down what the other processes of a run look for; ``remove_mark`` takes it away."""
+    (workdir / mark).write_text(mark)
+
+
+def remove_mark(workdir: RunDirectory, mark: str) -> None:
+    """Take a mark away."""
+    (workdir / mark).unlink()
+
+
+def check_mark(workdir: RunDirectory, mark: str) -> None:
+    """Raise ``ConfigError`` if the mark that process 0 left is not to be seen from here."""
+    if not (workdir / mark).exists():
+        raise ConfigError(
+            f"--workdir={workdir}: is not the directory that process 0 writes to; name one on a disk that all "
+            "processes share, or in a bucket (gs://bucket/run)"
+        )
 
 
 def flushed(workdir: RunDirectory, file: IO[str]) -> None:

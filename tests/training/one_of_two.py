@@ -1,0 +1,49 @@
+"""One of two processes that train a tiny run: ``one_of_two.py JOB``, JOB being the JSON of these keys.
+
+``process`` and ``port`` say who it is; ``directory`` holds the text; ``workdir`` is the run directory; ``changes`` are
+those of ``tiny_run``. After optimizer step ``step`` the process sends itself the signal ``strike``, unless that is
+null. The exit code of ``train`` is that of the process.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from sparsejax.training.cluster import Launch, joined
+from sparsejax.training.loop import train
+from sparsejax.training.session import Session
+from tests.training.tiny import quiet_console, tiny_run
+
+
+def strike_after(step: int, number: int) -> None:
+    """Send this process a signal once the optimizer step is done, before anything due after it."""
+    original = Session._after_step
+
+    def after_step(self: Any, state: Any, now: int, batch_BT: Any) -> Any:
+        if now == step:
+            os.kill(os.getpid(), number)
+        return original(self, state, now, batch_BT)
+
+    Session._after_step = after_step  # type: ignore[method-assign]
+
+
+def main(job: dict[str, Any]) -> int:
+    """Join the other process and train; returns the exit code."""
+    if job["strike"] is not None:
+        strike_after(job["step"], signal.Signals[job["strike"]])
+    launch = Launch(False, f"127.0.0.1:{job['port']}", 2, job["process"], job["init_timeout"], job["heartbeat_timeout"])
+    console = quiet_console()
+    with joined(launch):
+        run = tiny_run(Path(job["directory"]), **job["changes"])
+        outcome = train(run, Path(job["workdir"]), extend=False, console=console)
+    print(console.file.getvalue())
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
