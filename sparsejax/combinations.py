@@ -165,5 +165,8 @@ def _lengths(run: RunConfig) -> Iterator[str]:
         )
     if run.data.source != "stdlib" and not run.data.path:
         yield f"data.path is empty: data.source={run.data.source} needs the files to read"
-    if run.data.tokenizer in ("sentencepiece", "hf") and not run.data.tokenizer_path:
+    if run.data.source == "tokens":
+        if run.data.validation_path:
+            yield f"data.validation_path={run.data.validation_path}: a token set has its validation split; leave it empty"
+    elif run.data.tokenizer in ("sentencepiece", "hf") and not run.data.tokenizer_path:
         yield f"data.tokenizer_path is empty: data.tokenizer={run.data.tokenizer} needs a file"

@@ -11,8 +11,9 @@ import pytest
 from benchmarks.bundles import dump_schedules
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# The shipped configs are tested as they are without books (configs/prose.py).
+# The shipped configs are tested as they are without books (configs/prose.py) and without a token set (configs/c4.py).
 os.environ.pop("SPARSEJAX_BOOKS", None)
+os.environ.pop("SPARSEJAX_C4", None)
 # Eight devices on one machine, so that a test of shares or meshes needs no hardware; everything else runs on device 0.
 # Tiny programs cost their compilation, not their run: without LLVM's optimiser a train step compiles four times faster.
 _FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"

@@ -54,6 +54,14 @@ class FileSource:
         except (FormatError, OSError) as error:
             raise self._where.error(f"{file.name} cannot be read as {self.name}: {first_line(error)}") from error
 
+    def part_name(self, part: int) -> str:
+        """The last part of the path of file number ``part``."""
+        return self._files[part].name.rpartition("/")[2]
+
+    def part_bytes(self, part: int) -> int:
+        """Size of file number ``part``."""
+        return self._files[part].size
+
     def part_digest(self, part: int) -> str:
         """sha256 of the bytes of file number ``part``."""
         file = self._files[part]

@@ -21,9 +21,11 @@ import numpy as np
 from sparsejax.config import ConfigError, DataConfig
 from sparsejax.data.bpe import open_bpe
 from sparsejax.data.cache import FileDigests, Notice, cache_root
+from sparsejax.data.open_set import open_token_set
+from sparsejax.data.sharded_ids import ShardedIds
 from sparsejax.data.splits import TRAIN, VALIDATION, split_corpus
 from sparsejax.data.token_files import TokenFile, open_token_files
-from sparsejax.data.tokenizer import ByteTokenizer, Tokenizer, open_tokenizer_file
+from sparsejax.data.tokenizer import Tokenizer, fixed_tokenizer
 
 IGNORED = -1
 WHOLE = (0,)  # the only part of a batch in one part
@@ -48,23 +50,25 @@ class Corpus:
 
 
 def open_corpus(config: DataConfig, notice: Notice) -> Corpus:
-    """Opens the corpus a configuration names; tokenises it first unless the cache holds it.
+    """Opens the corpus a configuration names: a token set, or text, tokenised first unless the cache holds it.
 
     Args:
-      config: source, paths, tokenizer and cache directory.
+      config: source, paths, tokenizer, budget and cache directory.
       notice: told, one line each, what takes time and what was found broken.
 
     Raises:
       ConfigError: a file is missing, empty or unreadable, or a split has no text.
     """
     root = cache_root(config.cache_dir)
-    corpus = split_corpus(config, FileDigests(root / "digests"))
-    if config.tokenizer == "byte":
-        tokenizer: Tokenizer = ByteTokenizer()
-    elif config.tokenizer == "bpe":
-        tokenizer = open_bpe(root / "tokenizers", corpus, config.vocab_size, notice)
+    digests = FileDigests(root / "digests")
+    if config.source == "tokens":
+        found = open_token_set(config, root / "sets", digests, notice)
+        return Corpus(found.files[TRAIN], found.files[VALIDATION], found.tokenizer, found.data_digest)
+    corpus = split_corpus(config, digests)
+    if config.tokenizer == "bpe":
+        tokenizer: Tokenizer = open_bpe(root / "tokenizers", corpus, config.vocab_size, notice)
     else:
-        tokenizer = open_tokenizer_file(config.tokenizer, config.tokenizer_path)
+        tokenizer = fixed_tokenizer(config.tokenizer, config.tokenizer_path)
     files = open_token_files(root / "tokens", corpus, tokenizer, notice)
     return Corpus(files[TRAIN], files[VALIDATION], tokenizer, corpus.digest())
 
@@ -221,7 +225,7 @@ def _part_rows(batch_size: int, parts: Sequence[int], of: int) -> np.ndarray:
 class _Rows:
     """The whole rows of a token file, as Grain reads them."""
 
-    def __init__(self, ids: np.ndarray, length: int) -> None:
+    def __init__(self, ids: np.ndarray | ShardedIds, length: int) -> None:
         self._ids = ids
         self._length = length
 

@@ -41,6 +41,14 @@ class Source(Protocol):
         """The documents of one part of ``[0, parts)``."""
         ...
 
+    def part_name(self, part: int) -> str:
+        """What a person tells a part by, wherever it lies."""
+        ...
+
+    def part_bytes(self, part: int) -> int:
+        """Bytes of the file that is a part; 0 if it is no file."""
+        ...
+
     def part_digest(self, part: int) -> str:
         """Hexadecimal sha256 of one part."""
         ...

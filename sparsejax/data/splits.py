@@ -47,6 +47,11 @@ class SplitCorpus:
         sources = [source for source in (self.source, self.validation_source) if source is not None]
         return [Part(source, number) for source in sources for number in range(source.parts)]
 
+    @property
+    def division(self) -> str:
+        """How documents come to validate: ``source``, or ``fraction`` and its value."""
+        return f"fraction {self.fraction!r}" if self.validation_source is None else "source"
+
     def part_documents(self, part: Part) -> Iterator[tuple[str, Document]]:
         """Every document of a part with the split it belongs to, in source order."""
         for document in part.source.part_documents(part.number):
@@ -76,10 +81,9 @@ class SplitCorpus:
     def combined_digest(self, part_digests: Sequence[str]) -> str:
         """``digest()`` from the digests of all ``parts``, in order."""
         content = self.source.combined_digest(part_digests[: self.source.parts])
-        if self.validation_source is None:
-            division = f"fraction {self.fraction!r}"
-        else:
-            division = f"source {self.validation_source.combined_digest(part_digests[self.source.parts :])}"
+        division = self.division
+        if self.validation_source is not None:
+            division += f" {self.validation_source.combined_digest(part_digests[self.source.parts :])}"
         return hashlib.sha256(f"{content}\n{division}".encode()).hexdigest()
 
 

@@ -135,6 +135,12 @@ class StoredDirectory:
         """Copies a file into ``sink``; returns its sha256."""
         return _copy(self._filesystem, self._path(name), sink)
 
+    def copy_from(self, other: StoredDirectory, name: str, sha256: str) -> None:
+        """Makes or replaces a file with that of another directory; ``OSError`` if its bytes have another digest."""
+        with self._replaced(name) as sink:
+            if other.copy_to(name, sink) != sha256:
+                raise OSError(f"the checksum of {other.location}/{name} differs")
+
     def remove_folder(self, folder: str) -> None:
         """Deletes a folder of the directory and all that is in it."""
         self._filesystem.delete_dir(self._path(folder))

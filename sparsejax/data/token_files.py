@@ -19,6 +19,7 @@ import numpy as np
 
 from sparsejax.config import ConfigError
 from sparsejax.data.cache import CorruptEntryError, Notice, file_sha256, open_or_build
+from sparsejax.data.sharded_ids import ShardedIds
 from sparsejax.data.shuffled_documents import ShuffledDocuments, append_tokenised, id_dtype
 from sparsejax.data.splits import SPLITS, VALIDATION, SplitCorpus
 from sparsejax.data.tokenizer import Tokenizer
@@ -54,12 +55,13 @@ class TokenFile:
     """An open split.
 
     Attributes:
-      ids: ``[tokens]`` uint16 or uint32, read-only, backed by the file.
+      ids: ``[tokens]`` uint16 or uint32, read-only, backed by the file or by the shards of a token set; of a set
+        that is larger than the budget only its beginning.
       meta: what is known of it.
       split: ``train`` or ``validation``.
     """
 
-    ids: np.ndarray
+    ids: np.ndarray | ShardedIds
     meta: TokenMeta
     split: str
 

@@ -71,6 +71,11 @@ class ByteTokenizer:
         TokenizerMeta("byte", self.start_id, self.end_id).write(directory)
 
 
+def fixed_tokenizer(kind: str, path: str) -> Tokenizer:
+    """A tokenizer that no text has to be read for: bytes, or one in a file; raises ``ConfigError`` as for a file."""
+    return ByteTokenizer() if kind == "byte" else open_tokenizer_file(kind, path)
+
+
 def open_tokenizer_file(kind: str, path: str) -> Tokenizer:
     """The tokenizer in a file.
 

@@ -11,6 +11,7 @@ from sparsejax.data.document import Document
 class WholeSource(ABC):
     """The parts of a source that has one; see ``sources.Source``."""
 
+    name: str
     parts = 1
 
     @abstractmethod
@@ -24,6 +25,14 @@ class WholeSource(ABC):
     def part_documents(self, part: int) -> Iterator[Document]:
         """All documents: ``part`` is 0."""
         return self.documents()
+
+    def part_name(self, part: int) -> str:
+        """The name of the source: ``part`` is 0."""
+        return self.name
+
+    def part_bytes(self, part: int) -> int:
+        """0: it is no file."""
+        return 0
 
     def part_digest(self, part: int) -> str:
         """The digest of the whole: ``part`` is 0."""
