@@ -15,6 +15,7 @@ INPUT_ERROR = 2
 
 COMMANDS = {
     "train": "train a model, or continue a run",
+    "tokenize": "tokenise a corpus once, on one host or many",
     "evaluate": "validation loss of a run",
     "generate": "text from a run",
     "check": "does a run fit a machine, and how long does it take, before booking it",

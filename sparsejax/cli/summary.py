@@ -13,6 +13,8 @@ from sparsejax.training.session import Outcome
 from sparsejax.training.workdir import RunDirectory
 
 _SAMPLE_TOKENS = 96
+# Training tokens that are counted for the unigram baseline: documents are shuffled, so the first ones are a sample.
+_UNIGRAM_TOKENS = 2**27
 # Deterministic and not too wild: the sample is there to be looked at.
 _SAMPLING = Sampling(temperature=0.8, top_k=40, seed=0)
 
@@ -23,7 +25,7 @@ def print_summary(console: Console, workdir: RunDirectory, outcome: Outcome) -> 
         return
     recipe, state, corpus = outcome.recipe, outcome.state, outcome.corpus
     tokens = np.asarray(corpus.validation.ids[: outcome.evaluation.tokens])
-    unigram = unigram_loss(corpus.train.ids, tokens, recipe.vocab_size)
+    unigram = unigram_loss(corpus.train.ids[:_UNIGRAM_TOKENS], tokens, recipe.vocab_size)
     twin = dense_twin(recipe)
     sparse_bytes, whole_bytes = measure(recipe, state)
     twin_bytes, whole_twin_bytes = measure(twin, twin.abstract)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +192,33 @@ def test_waiting_ends_when_the_pieces_are_there(
         Outcome.FINISHED,
     )
     assert any("from processes 1: waiting for at most 60 s" in line for line in said)
+
+
+def test_three_processes_at_once(config: DataConfig, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from sparsejax.config import DataConfig
+from sparsejax.data import tokenise
+tokenise._POLL_SECONDS = 0.02
+print("ready", flush=True)
+input()
+outcome = tokenise.tokenise({config!r}, {str(tmp_path / "set")!r}, shards=3, process_id=int(sys.argv[1]),
+                            num_processes=3, wait=60, notice=lambda line: None)
+print(outcome.name)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(number)], **pipes) for number in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outcomes = [process.communicate()[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert ["FINISHED"] in outcomes and ["WAITING"] not in outcomes
+    run(config, tmp_path / "alone")
+    assert files_of(tmp_path / "set") == files_of(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("kind", ["arrayrecord", "parquet"])

@@ -1,0 +1,208 @@
+"""Token sets in training: the same batches as from text, here or from a bucket, and nothing damaged gets through."""
+
+import dataclasses
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsejax.config import ConfigError, DataConfig
+from sparsejax.data.cache import FileDigests
+from sparsejax.data.pipeline import Corpus, TrainBatches, open_corpus
+from sparsejax.data.storage import StoredDirectory
+from sparsejax.data.tokenise import tokenise
+from tests.data.conftest import texts
+
+SHARDS = 6
+NEVER = pytest.fail
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, t5_model: Path) -> tuple[DataConfig, Path]:
+    """The configuration of a corpus of two files with validation text of its own, and its token set."""
+    root = tmp_path_factory.mktemp("written")
+    for name, count in (("a.jsonl", 60), ("b.jsonl", 140), ("held.out", 30)):
+        lines = [json.dumps({"text": f"{name} {text}"}) + "\n" for text in texts(count)]
+        (root / name).write_text("".join(lines))
+    config = DataConfig(
+        source="jsonl",
+        path=f"{root}/*.jsonl",
+        validation_path=f"{root}/held.out",
+        validation_fraction=0.1,
+        text_field="text",
+        tokenizer="sentencepiece",
+        tokenizer_path=str(t5_model),
+        vocab_size=0,
+        sequence_length=16,
+        unique_tokens=0,
+        reshuffle_each_epoch=True,
+        cache_dir=str(root / "cache"),
+    )
+    flags = {"shards": SHARDS, "process_id": 0, "num_processes": 1, "wait": 0}
+    tokenise(config, str(root / "set"), **flags, notice=lambda line: None)
+    return config, root / "set"
+
+
+@pytest.fixture
+def copy(written: tuple[DataConfig, Path], tmp_path: Path) -> Path:
+    """A set that may be damaged."""
+    return Path(shutil.copytree(written[1], tmp_path / "set"))
+
+
+@pytest.fixture
+def bucket(copy: Path) -> StoredDirectory:
+    """The set where nothing can be memory-mapped."""
+    directory = StoredDirectory(f"fsspec+memory://{uuid.uuid4().hex}/c4")
+    for path in copy.rglob("*.*"):
+        directory.write_file(path.relative_to(copy).as_posix(), path)
+    return directory
+
+
+def opened(
+    written: tuple[DataConfig, Path], path: Path | str, cache: Path, notice: Callable[[str], None], **changes: object
+) -> Corpus:
+    fields = {"source": "tokens", "path": str(path), "validation_path": "", "tokenizer_path": "", **changes}
+    return open_corpus(dataclasses.replace(written[0], cache_dir=str(cache), **fields), notice)
+
+
+def batches(corpus: Corpus, unique_tokens: int = 0) -> TrainBatches:
+    return TrainBatches(
+        corpus.train,
+        sequence_length=16,
+        unique_tokens=unique_tokens,
+        batch_size=8,
+        epochs=2,
+        steps=0,
+        seed=0,
+        reshuffle_each_epoch=True,
+        notice=lambda line: None,
+    )
+
+
+def test_a_set_trains_as_its_text_does(
+    written: tuple[DataConfig, Path], bucket: StoredDirectory, tmp_path: Path
+) -> None:
+    text = open_corpus(written[0], [].append)
+    for name, path in (("here", written[1]), ("there", bucket.location)):
+        found = opened(written, path, tmp_path / name, [].append)
+        assert (found.data_digest, found.tokenizer.digest) == (text.data_digest, text.tokenizer.digest)
+        assert found.tokenizer.encode("the active blocks") == text.tokenizer.encode("the active blocks")
+        for split in ("train", "validation"):
+            ours, theirs = getattr(found, split), getattr(text, split)
+            np.testing.assert_array_equal(ours.ids[:], theirs.ids)
+            assert dataclasses.replace(ours.meta, sha256="") == dataclasses.replace(theirs.meta, sha256="")
+            assert ours.bytes_per_token == theirs.bytes_per_token
+        ours, theirs = batches(found), batches(text)
+        assert ours.steps == theirs.steps > 10
+        for i in range(ours.steps):
+            np.testing.assert_array_equal(ours.batch(i), theirs.batch(i))
+
+
+def test_a_bucket_is_copied_once_and_only_as_far_as_the_budget_reaches(
+    written: tuple[DataConfig, Path], bucket: StoredDirectory, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    whole = open_corpus(written[0], [].append)
+    budget = whole.train.tokens // 3
+    found = opened(written, bucket.location, tmp_path / "cache", said.append, unique_tokens=budget)
+    shards = sorted(path.name for path in (tmp_path / "cache/sets").rglob("train-*.bin"))
+    assert shards == [f"train-{n:05d}-of-00006.bin" for n in range(len(shards))] and 2 <= len(shards) <= 3
+    assert "copying" in said[0] and f"of {bucket.location}" in said[0]
+    assert found.train.tokens == whole.train.tokens > found.train.ids.size >= budget
+    ours, theirs = batches(found, budget), batches(whole, budget)
+    for i in range(ours.steps):
+        np.testing.assert_array_equal(ours.batch(i), theirs.batch(i))
+    before = len(said)
+    opened(written, bucket.location, tmp_path / "cache", said.append, unique_tokens=budget)
+    assert len(said) == before
+    opened(written, bucket.location, tmp_path / "cache", said.append)
+    assert f"copying {SHARDS - len(shards)} of {SHARDS + 1} shards" in said[before]
+
+
+def test_shards_here_are_digested_once(
+    written: tuple[DataConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    opened(written, written[1], tmp_path, said.append)
+    assert len(said) == 1 and said[0].startswith(f"checking {SHARDS + 1} shards")
+    monkeypatch.setattr("sparsejax.data.open_set.file_sha256", NEVER)
+    opened(written, written[1], tmp_path, NEVER)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+SHARD = "shards/train-00003-of-00006.bin"
+DAMAGE = {
+    "one bit": (SHARD, _flip, f"the checksum of {SHARD}"),
+    "cut short": (SHARD, lambda path: os.truncate(path, path.stat().st_size - 2), "bytes instead of"),
+    "gone": (SHARD, Path.unlink, "is missing"),
+    "validation": ("shards/validation-00000-of-00001.bin", _flip, "the checksum of shards/validation"),
+    "no manifest": ("manifest.json", Path.unlink, "is no finished token set, manifest.json is not there"),
+    "half a manifest": ("manifest.json", lambda path: os.truncate(path, 99), "manifest.json cannot be read"),
+    "another format": ("manifest.json", lambda path: path.write_text('{"splits": {}, "format": 0}'), "cannot be read"),
+    "no tokenizer": ("tokenizer/tokenizer.model", Path.unlink, "holds no usable tokenizer"),
+    "another tokenizer": ("tokenizer/tokenizer.model", _flip, "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_set_is_one_line(damage: str, written: tuple[DataConfig, Path], copy: Path, tmp_path: Path) -> None:
+    name, break_file, message = DAMAGE[damage]
+    opened(written, copy, tmp_path / "cache", [].append)
+    break_file(copy / name)
+    with pytest.raises(ConfigError) as error:
+        opened(written, copy, tmp_path / "cache", [].append)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["one bit", "gone"])
+def test_a_damaged_bucket_is_one_line_and_leaves_no_copy(
+    damage: str, written: tuple[DataConfig, Path], copy: Path, tmp_path: Path
+) -> None:
+    DAMAGE[damage][1](copy / SHARD)
+    bucket = StoredDirectory(f"fsspec+memory://{uuid.uuid4().hex}/c4")
+    for path in copy.rglob("*.*"):
+        bucket.write_file(path.relative_to(copy).as_posix(), path)
+    with pytest.raises(ConfigError) as error:
+        opened(written, bucket.location, tmp_path / "cache", [].append)
+    assert SHARD in str(error.value) and "\n" not in str(error.value)
+    assert not list((tmp_path / "cache").rglob(f"*{Path(SHARD).name}*"))
+
+
+def test_the_copy_is_checked_too(written: tuple[DataConfig, Path], bucket: StoredDirectory, tmp_path: Path) -> None:
+    opened(written, bucket.location, tmp_path / "cache", [].append)
+    (shard,) = (tmp_path / "cache").rglob(Path(SHARD).name)
+    _flip(shard)
+    with pytest.raises(ConfigError, match="checksum"):
+        opened(written, bucket.location, tmp_path / "cache", [].append)
+
+
+def test_another_tokenizer_is_refused(
+    written: tuple[DataConfig, Path], llama_model: Path, t5_model: Path, tmp_path: Path
+) -> None:
+    opened(written, written[1], tmp_path, [].append, tokenizer_path=str(t5_model))
+    with pytest.raises(ConfigError, match=r"data.tokenizer=byte: .* made with data.tokenizer=sentencepiece; set that"):
+        opened(written, written[1], tmp_path, [].append, tokenizer="byte")
+    with pytest.raises(ConfigError, match=r"data.tokenizer_path=.*: is not the tokenizer that"):
+        opened(written, written[1], tmp_path, [].append, tokenizer_path=str(llama_model))
+
+
+@pytest.mark.parametrize("path", ["absent", "fsspec+memory://absent/set", "nosuch://bucket/set"])
+def test_a_set_that_is_not_there(path: str, written: tuple[DataConfig, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^data.path={path.replace('+', '.')}: [^\n]+$"):
+        opened(written, path, tmp_path, NEVER)
+
+
+def test_digests_of_shards_are_those_of_the_manifest(written: tuple[DataConfig, Path], tmp_path: Path) -> None:
+    manifest = json.loads((written[1] / "manifest.json").read_text())
+    for shard in manifest["splits"]["train"]["shards"]:
+        assert FileDigests(tmp_path).digest(written[1] / shard["file"]) == shard["sha256"]
