@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"models", "optim", "topology", "data", "kernels", "scaling.runs"},
     "inference": {"models", "kernels", "topology", "data.tokenizer", "training.checkpoint"},
     "interop": {"inference", "models", "topology", "data", "training.checkpoint", "training.evaluate"},
-    "planning": {"training", "models", "scaling.runs"},
+    "planning": {"training", "models", "scaling.runs", "data.tokenizer"},
     "cli": {
         "topology",
         "data",

@@ -34,6 +34,7 @@ _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _ORDER = re.compile(r"device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d, ]+))\)")
 # A part of an axis of a mesh: 'fsdp':(2)4 is the 4 that follow a leading 2.
 _AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
+_CHAIN = re.compile(r'channel_id=\d+.*chain_id="\d+"')
 _PAIRS = re.compile(r"source_target_pairs=\{([\d,{} ]*)\}")
 
 
@@ -63,7 +64,12 @@ def collectives(text: str, mesh: Mapping[str, int]) -> tuple[Traffic, ...]:
 
 
 def _executed(program: Program, computation: str, times: int) -> Iterator[tuple[Instruction, int]]:
-    """Every collective below a computation, with how often it runs."""
+    """Every collective below a computation, with how often it runs.
+
+    XLA:TPU cuts one collective into a chain of parts, fused with the products behind which it hides; each part names
+    the whole of it. The parts of a chain stand in one computation, and only the first counts.
+    """
+    chains: set[str] = set()
     for each in program[computation]:
         if each.opcode.removesuffix("-start") in _KINDS:
             yield each, times
@@ -73,7 +79,12 @@ def _executed(program: Program, computation: str, times: int) -> Iterator[tuple[
         elif each.opcode in ("fusion", "call", "async-start", "conditional"):
             for attribute in ("calls", "to_apply", "branch_computations", "true_computation", "false_computation"):
                 for called in each.called(attribute):
-                    yield from _executed(program, called, times)
+                    for found, often in _executed(program, called, times):
+                        if chain := _CHAIN.search(found.rest):
+                            if chain[0] in chains:
+                                continue
+                            chains.add(chain[0])
+                        yield found, often
 
 
 def _trips_or_once(program: Program, loop: Instruction) -> int:

@@ -20,11 +20,21 @@ PROGRAM = """HloModule jit_step, is_scheduled=true
   ROOT %all-reduce.9 = f32[8]{0} all-reduce(%p), replica_groups=[8,2]<=[2,8]T(1,0), to_apply=%add
 }
 
+%first_part (p: bf16[2]) -> bf16[8] {
+  ROOT %all-gather.2 = bf16[8]{0} all-gather(%p), channel_id=4, replica_groups={{0,2,4,6}}, frontend_attributes={chain_id="0"}
+}
+
+%second_part (p: bf16[2]) -> bf16[8] {
+  ROOT %all-gather.3 = bf16[8]{0} all-gather(%p), channel_id=4, replica_groups={{0,2,4,6}}, frontend_attributes={chain_id="0"}
+}
+
 %body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
   %all-gather-start.1 = (bf16[2,8]{1,0}, bf16[8,8]{1,0}) all-gather-start(%x), replica_groups={{0,2,4,6},{1,3,5,7},{8,10,12,14},{9,11,13,15}}, dimensions={0}, use_global_device_ids=true
   %all-gather-done.1 = bf16[8,8]{1,0} all-gather-done(%all-gather-start.1)
   %reduce-scatter.1 = f32[2,8]{1,0} reduce-scatter(%y), replica_groups=[4,4]<=[2,4,2]T(0,2,1), dimensions={0}, to_apply=%add
   %fusion.1 = f32[8]{0} fusion(%z), kind=kCustom, calls=%fused
+  %fusion.2 = bf16[8]{0} fusion(%z), kind=kCustom, calls=%first_part
+  %fusion.3 = bf16[8]{0} fusion(%z), kind=kOutput, calls=%second_part
 }
 
 %condition (arg: (s32[], f32[8])) -> pred[] {
@@ -48,7 +58,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 def test_worked_example():
     assert collectives(PROGRAM, MESH) == (
         Traffic("reduce-scatter", ("fsdp",), 4, 3, 3 * 256, 3 * 192),
-        Traffic("all-gather", ("fsdp",), 4, 3, 3 * 128, 3 * 96),
+        Traffic("all-gather", ("fsdp",), 4, 6, 3 * (128 + 16), 3 * (96 + 12)),
         Traffic("all-reduce", ("replica",), 2, 3, 3 * 32, 3 * 32),
         Traffic("all-to-all", ("tensor",), 2, 2, 2 * 64, 2 * 32),
         Traffic("permute", ("tensor",), 2, 1, 16, 16),
