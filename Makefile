@@ -11,7 +11,7 @@ TESTS ?= tests
 BIN := $(VENV)/bin
 PINS = constraints/py$$($(BIN)/python -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 PIP = $(BIN)/python -m pip --disable-pip-version-check
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # The TPU compiler serves one process of a machine: what compiles for TPUs runs in one, after the rest. 5: no such test.
 ALONE = $(BIN)/python -m pytest
 

@@ -42,10 +42,3 @@ collect_ignore = ["gpu"]
 def schedules_folder() -> Path:
     """Where the TPU compiler writes its schedules."""
     return Path(os.environ["SPARSEJAX_TEST_SCHEDULES"])
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one worker, because they share fixtures that compile; a group of its own stands."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))

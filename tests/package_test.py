@@ -46,7 +46,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.mark.xdist_group("wheel")
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"sparsejax/{room}/__init__.py" for room in ROOMS} | {"sparsejax/py.typed"} <= set(names)
@@ -57,7 +56,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert f"{metadata}/licenses/LICENSE" in names
 
 
-@pytest.mark.xdist_group("wheel")
 def test_the_wheel_runs_in_another_environment(wheel: Path, tmp_path: Path) -> None:
     """Only sparsejax is installed there; its dependencies are borrowed from this environment."""
     run(sys.executable, "-m", "venv", "--without-pip", "other", cwd=tmp_path)
