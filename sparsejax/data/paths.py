@@ -82,7 +82,7 @@ class PathSetting:
     def _stored(self, pattern: str) -> list[StoredFile]:
         try:
             stored = stored_files(pattern)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise self.error(f"{pattern} cannot be listed: {first_line(error)}") from error
         if not stored:
             raise self.error(f"no file matches {pattern!r}; check the path")

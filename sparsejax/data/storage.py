@@ -56,7 +56,12 @@ class StoredFile:
 
 
 def stored_files(pattern: str) -> list[StoredFile]:
-    """The files a URI or URI pattern matches, sorted by name; ``**`` descends. Raises ``OSError``, ``ValueError``."""
+    """The files a URI or URI pattern matches, sorted by name; ``**`` descends. Raises ``OSError``."""
+    with _only_os_errors():
+        return _stored_files(pattern)
+
+
+def _stored_files(pattern: str) -> list[StoredFile]:
     from pyarrow.fs import FileSelector, FileType
 
     names = pattern.split("/")
@@ -80,11 +85,11 @@ def stored_files(pattern: str) -> list[StoredFile]:
 class StoredDirectory:
     """A directory on a disk or in a bucket, in which a file appears whole or not at all.
 
-    Every method but ``sizes`` raises ``OSError`` when the file or the store cannot be used.
+    Every method raises ``OSError`` when the file or the store cannot be used.
     """
 
     def __init__(self, location: str) -> None:
-        """Opens ``location``, a path or a URI; nothing is created. Raises ``OSError`` or ``ValueError``."""
+        """Opens ``location``, a path or a URI; nothing is created."""
         from pyarrow.fs import LocalFileSystem
 
         self.location = location.rstrip("/")
@@ -168,16 +173,25 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem
 
     retry = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if uri.startswith(("gs://", "gcs://")) else ""
-    try:
+    with _only_os_errors():
         filesystem, path = FileSystem.from_uri(uri + retry)
-    except ImportError as error:
-        raise OSError(f"{error}; run pip install 'sparsejax[hf]'") from error
     return filesystem, path.rstrip("/")
+
+
+@contextlib.contextmanager
+def _only_os_errors() -> Iterator[None]:
+    """Hubs raise the errors of their network library, and Arrow a ``ValueError`` for a URI that it does not know."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(first_line(error)) from error
 
 
 def _copy(filesystem: Any, path: str, sink: BinaryIO | None) -> str:
     digest = hashlib.sha256()
-    with filesystem.open_input_stream(path, compression=None) as file:
+    with _only_os_errors(), filesystem.open_input_stream(path, compression=None) as file:
         while chunk := file.read(_COPY_BYTES):
             digest.update(chunk)
             if sink is not None:

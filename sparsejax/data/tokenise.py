@@ -80,9 +80,6 @@ def tokenise(
     where = PathSetting("--out", location)
     try:
         directory = StoredDirectory(location)
-    except (OSError, ValueError) as error:
-        raise where.error(first_line(error)) from error
-    try:
         job = _Job(directory, corpus, tokenizer, config.tokenizer, {TRAIN: shards, VALIDATION: 1}, notice)
         return job.run(process_id, num_processes, wait)
     except OSError as error:
