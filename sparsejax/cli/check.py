@@ -24,7 +24,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--hardware", required=True, help="<chip>:<shape>, or <slices>x<chip>:<shape>")
     parser.add_argument("--mesh", default="", help="<replica>x<fsdp>x<tensor>, instead of the config's")
     parser.add_argument("--search", action="store_true", help="propose the mesh")
-    parser.add_argument("--no-twin", action="store_true", help="leave out the dense twin, which halves the time")
+    parser.add_argument(
+        "--twin", choices=("arithmetic", "compiled", "none"), default="arithmetic", help="the dense one"
+    )
     parser.add_argument("--steps", type=int, default=0, help="of the run, where the config counts epochs")
     parser.add_argument("--vocab_size", type=int, default=0, help="where it is not data.vocab_size")
     flags, overrides = parser.parse_known_args(argv)
@@ -51,6 +53,6 @@ def main(argv: list[str]) -> int:
         steps=flags.steps,
         vocab_size=flags.vocab_size,
         search=flags.search,
-        twin=not flags.no_twin,
+        twin=flags.twin,
         console=console,
     )

@@ -19,7 +19,7 @@ _SHOWN_MESHES = 5
 
 
 def run_check(
-    run: RunConfig, hardware: str, *, steps: int, vocab_size: int, search: bool, twin: bool, console: Console
+    run: RunConfig, hardware: str, *, steps: int, vocab_size: int, search: bool, twin: str, console: Console
 ) -> int:
     """Check a run on a machine and print what was found; returns 0 fits, 3 does not.
 
@@ -29,7 +29,8 @@ def run_check(
       steps: of the run; 0 where the configuration says it, see ``facts_of``.
       vocab_size: the same of the vocabulary.
       search: propose the mesh instead of taking the configuration's.
-      twin: put the dense twin beside it.
+      twin: ``"compiled"`` puts the compiled dense twin beside it, ``"arithmetic"`` its state, formulas and estimates,
+        ``"none"`` nothing.
       console: where it is printed.
 
     Raises:
@@ -54,7 +55,9 @@ def run_check(
             say(f"mesh {each.name}: {each.needed / 2**30:.2f} GiB a device, by arithmetic{_expected(each, system)}")
     recipe = recipe_on(run, facts, system)
     fit = fit_of(recipe, system)
-    dense = fit_of(dense_twin(recipe), system, programs=(TRAIN,)) if twin and recipe.sparse else None
+    dense = None
+    if twin != "none" and recipe.sparse:
+        dense = fit_of(dense_twin(recipe), system, programs=(TRAIN,) if twin == "compiled" else ())
     _print(console, fit, dense, system)
     if fit.fits:
         if search:
@@ -82,6 +85,6 @@ def _print(console: Console, fit: Fit, twin: Fit | None, system: System) -> None
     if fit.traffic:
         console.print(check_report.traffic_table(fit, twin, system))
     console.print(check_report.time_table(fit, twin))
-    for remark in check_report.remarks(fit, system):
+    for remark in check_report.remarks(fit, twin, system):
         console.print(remark, highlight=False, soft_wrap=True)
     console.print(check_report.verdict(fit), highlight=False, soft_wrap=True)

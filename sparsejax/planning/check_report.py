@@ -35,7 +35,8 @@ def memory_table(fit: Fit, twin: Fit | None) -> Table:
     columns = ("this run", "dense twin", "ratio") if twin else ("this run",)
     _columns(table, "", *columns)
     mine, theirs = _memory_rows(fit), _memory_rows(twin) if twin else {}
-    for name in dict.fromkeys([*mine, *theirs]):
+    # Arithmetic beside a compiler's figures would compare two ways of counting.
+    for name in mine if twin is None or fit.compiled != twin.compiled else dict.fromkeys([*mine, *theirs]):
         table.add_row(name, *_compared(mine.get(name), theirs.get(name), _MIB)[: len(columns)])
     return table
 
@@ -70,7 +71,7 @@ def traffic_table(fit: Fit, twin: Fit | None, system: System) -> Table:
     for each in fit.traffic:
         total = sum(other.sent for other in fit.traffic if other.axes == each.axes)
         seconds = links[each.axes] * each.sent / total if each.axes in links and total else None
-        other = dense[each.kind, each.axes].sent if (each.kind, each.axes) in dense else None
+        other = dense[each.kind, each.axes] if (each.kind, each.axes) in dense else None
         table.add_row(
             each.kind,
             ", ".join(each.axes),
@@ -80,7 +81,7 @@ def traffic_table(fit: Fit, twin: Fit | None, system: System) -> Table:
             f"{each.sent / _MIB:.2f}",
             "-" if not seconds else f"{each.sent / seconds / 1e9:.0f}",
             "-" if seconds is None else f"{1e3 * seconds:.3f}",
-            "-" if other is None else f"{other / _MIB:.2f}",
+            "-" if other is None else f"{other.sent / _MIB:.2f}",
         )
     return table
 
@@ -117,12 +118,14 @@ def _time_rows(fit: Fit) -> dict[str, float]:
     }
 
 
-def remarks(fit: Fit, system: System) -> Iterator[str]:
+def remarks(fit: Fit, twin: Fit | None, system: System) -> Iterator[str]:
     """What the tables do not say, one line each."""
     if fit.times is not None:
         yield f"bound by {fit.times.bound} at the floor. {floor.ASSUMPTIONS}"
     else:
         yield "a CPU has no peaks in the table of chips: no times"
+    if twin is not None and fit.compiled and not twin.compiled:
+        yield "the twin was not compiled: its state is exact, its traffic and times are formulas; see --twin=compiled"
     if system.target.platform == "gpu":
         yield (
             f"GPU without a GPU: nothing was compiled, bytes and traffic are arithmetic; {GPU_MEMORY_SHARE:.0%} of the "

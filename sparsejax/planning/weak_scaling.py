@@ -4,7 +4,7 @@
 
 prints the tables of docs/PERFORMANCE.md, where the formulas are derived. The work of a device stays the same while
 chips are added: every group of the tensor axis has M tokens a step. The machine is a torus each of whose dimensions is
-closed and belongs to one mesh axis, so a group sends over two links, and one over two axes over four.
+closed and belongs to one mesh axis, so a device sends over two links, in a group that spans two axes over four.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from sparsejax.planning.traffic import FSDP, REPLICA, TENSOR, Work, step_traffic
 LENGTH = 2048
 MOMENT_BYTES = 4
 DENSITIES = (1.0, 0.5, 0.25, 0.125)
+# Sets of mesh axes, and what goes over them.
+WEIGHTS, TABLES, GRADIENTS, SUMS = (FSDP,), (FSDP, TENSOR), (REPLICA,), (TENSOR,)
+_AXES = (WEIGHTS, TABLES, GRADIENTS, SUMS)
 # Of one index entry, its age, and the three numbers of its place (``models.accounting.index_bytes``).
 _SLOT_BYTES = 16
 
@@ -43,6 +46,14 @@ class Row:
     state: int
     sent: dict[tuple[str, ...], int]
     times: Times
+
+    @property
+    def longest(self) -> str:
+        """What takes longest at the peaks; the interconnect by its longest part."""
+        if self.times.bound != "interconnect":
+            return self.times.bound
+        longest = max(self.times.links, key=self.times.links.__getitem__)
+        return "tensor axis" if longest == SUMS else f"links: {', '.join(longest)}"
 
 
 def weak_scaling_row(
@@ -85,7 +96,7 @@ def takeover_density(row: Row) -> float:
     Below it the tensor axis takes longer. Above 1 it does at any density. The traffic of weights is proportional to
     density, that of the tensor axis does not depend on it.
     """
-    return row.density * row.times.links[TENSOR,] / row.times.links[FSDP,]
+    return row.density * row.times.links[SUMS] / row.times.links[WEIGHTS]
 
 
 class _RingOfEveryAxis(dict[tuple[str, ...], float]):
@@ -115,23 +126,11 @@ def scaling_table(size: str, chip: str, tokens: int, meshes: Sequence[tuple[int,
     for mesh in meshes:
         for density in DENSITIES:
             row = weak_scaling_row(size, density, mesh, chip=chip, tokens=tokens)
-            by_axes = [row.sent.get(axes, 0) / 2**20 for axes in ((FSDP,), (FSDP, TENSOR), (REPLICA,), (TENSOR,))]
-            links, times = row.times.links, row.times
-            longest = (
-                "tensor axis" if times.bound == "interconnect" and density < takeover_density(row) else times.bound
-            )
-            cells = [
-                f"{row.work.devices}",
-                "x".join(map(str, mesh)),
-                f"{density:g}",
-                f"{row.state / 2**20:.0f}",
-                *(f"{mib:.0f}" for mib in by_axes),
-                f"{1e3 * links[FSDP,]:.1f}",
-                f"{1e3 * links[TENSOR,]:.1f}",
-                f"{1e3 * times.interconnect:.1f}",
-                f"{1e3 * times.compute:.1f}",
-                longest,
-            ]
+            sent = [row.sent[axes] / 2**20 if axes in row.sent else 0.0 for axes in _AXES]
+            seconds = [row.times.links[axes] if axes in row.times.links else 0.0 for axes in (WEIGHTS, SUMS)]
+            seconds += [row.times.interconnect, row.times.compute]
+            cells = [f"{row.work.devices}", "x".join(map(str, mesh)), f"{density:g}", f"{row.state / 2**20:.0f}"]
+            cells += [*(f"{mib:.0f}" for mib in sent), *(f"{1e3 * each:.1f}" for each in seconds), row.longest]
             yield f"| {' | '.join(cells)} |"
 
 
@@ -147,10 +146,9 @@ def takeover_table(chip: str, sizes: Sequence[str], tokens: Sequence[int], mesh:
 def printed() -> dict[str, list[str]]:
     """The tables of docs/PERFORMANCE.md by what is above them."""
     return {
-        "1b on v5p, M = 8,192": list(
-            scaling_table("1b", "v5p", 8192, [(1, 16, 4), (4, 16, 4), (16, 16, 4), (64, 16, 4)])
-        ),
+        "1b on v5p, M = 8,192": list(scaling_table("1b", "v5p", 8192, [(1, 16, 4), (4, 16, 4), (64, 16, 4)])),
         "7b on v5p, M = 8,192": list(scaling_table("7b", "v5p", 8192, [(1, 16, 4), (16, 16, 4)])),
+        "7b on v5p without a tensor axis, M = 2,048": list(scaling_table("7b", "v5p", 2048, [(1, 64, 1), (16, 64, 1)])),
         "takeover density on v5p, fsdp 16, tensor 4": list(
             takeover_table("v5p", ("1b", "3b84", "7b"), (2048, 4096, 8192, 16384, 32768), (1, 16, 4))
         ),

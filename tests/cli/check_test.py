@@ -27,7 +27,7 @@ def test_a_gpu_is_checked_by_arithmetic(capsys):
 
 
 def test_too_large_a_model_exits_with_3_and_a_remedy(capsys):
-    assert main([*LARGE, "--hardware=h100:8", "--no-twin", "--config.data.sequence_length=2048"]) == 3
+    assert main([*LARGE, "--hardware=h100:8", "--twin=none", "--config.data.sequence_length=2048"]) == 3
     printed = capsys.readouterr().out
     assert "does not fit: needs about" in printed and "Largest, by arithmetic: activations kept" in printed
     assert "would fit with --config.model.remat=full: " in printed and "by arithmetic" in printed
@@ -36,17 +36,17 @@ def test_too_large_a_model_exits_with_3_and_a_remedy(capsys):
 
 def test_what_no_remedy_helps(capsys):
     dense = "--config=configs/llama.py:size=7b,density=1"
-    assert main(["check", dense, "--hardware=h100:1", "--no-twin", "--config.train.batch_size=1"]) == 3
+    assert main(["check", dense, "--hardware=h100:1", "--twin=none", "--config.train.batch_size=1"]) == 3
     assert "no remedy was found" in capsys.readouterr().out
 
 
 def test_a_search_proposes_a_mesh(capsys):
-    flags = ["--hardware=h100:8", "--search", "--no-twin", "--config.model.remat=full"]
-    assert main([*LARGE, *flags]) == 0
+    flags = ["--hardware=h100:4", "--search", "--twin=none", "--config.model.remat=full"]
+    assert main([*SMALL, *flags]) == 0
     printed = capsys.readouterr().out
     proposed = printed.partition("proposed: --mesh=")[2].split()[0]
     assert f"mesh {proposed}: " in printed and "ms a step expected" in printed
-    assert main([*LARGE, *flags[:1], f"--mesh={proposed}", *flags[2:]]) == 0
+    assert main([*SMALL, *flags[:1], f"--mesh={proposed}", *flags[2:]]) == 0
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,13 @@ def test_a_cpu_is_checked_by_compiling(capsys):
 
 
 @pytest.mark.tpu
-@pytest.mark.xdist_group("tpu")
 def test_a_tpu_is_checked_by_its_own_compiler(capsys):
-    flags = ["--config.model.layers=2", "--config.train.batch_size=8", "--config.data.sequence_length=128", "--no-twin"]
+    flags = [
+        "--config.model.layers=2",
+        "--config.train.batch_size=8",
+        "--config.data.sequence_length=128",
+        "--twin=none",
+    ]
     small = "check", "--config=configs/llama.py:size=60m,density=0.25,block=128,shards=2"
     assert main([*small, *flags, "--hardware=v5e:2x2", "--mesh=1x2x2"]) == 0
     printed = capsys.readouterr().out
@@ -95,9 +99,8 @@ def test_a_tpu_is_checked_by_its_own_compiler(capsys):
 
 @pytest.mark.slow
 @pytest.mark.tpu
-@pytest.mark.xdist_group("tpu")
 def test_a_tpu_compiler_says_what_does_not_fit(capsys):
-    flags = ["--hardware=v5e:2x2", "--no-twin", "--config.train.batch_size=64", "--config.data.sequence_length=1024"]
+    flags = ["--hardware=v5e:2x2", "--twin=none", "--config.train.batch_size=64", "--config.data.sequence_length=1024"]
     assert main(["check", "--config=configs/llama.py:size=1b,density=0.25,block=128", *flags]) == 3
     printed = capsys.readouterr().out
     assert "total of the train step, says its compiler" in printed
