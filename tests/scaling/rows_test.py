@@ -1,0 +1,83 @@
+"""Rows and tables: one convention, decayed runs only, known headers, and one line for what is wrong."""
+
+import dataclasses
+
+import pytest
+
+from sparsejax.config import ConfigError
+from sparsejax.scaling import runs
+from sparsejax.scaling.rows import ScalingRow, table_of
+from sparsejax.scaling.tables import read_rows
+from tests.scaling.runs_test import RESULT
+
+ROW = ScalingRow("a", 1e8, "total", 4e9, 1e9, 1.0, 3.0)
+OWN = "name,parameters,convention,tokens,unique_tokens,density,loss"
+
+
+def refused(rows, match, **keywords):
+    with pytest.raises(ConfigError, match=match) as caught:
+        table_of(rows, "runs.csv", **keywords)
+    assert "\n" not in str(caught.value)
+
+
+def changed(**values):
+    return dataclasses.replace(ROW, **values)
+
+
+def test_rows_that_cannot_be_fitted_are_refused():
+    refused([], "no runs in it")
+    refused([ROW, changed(convention="active")], "counted as active and as total; fit one count at a time")
+    refused([ROW, changed(decay_finished=False)], "1 of 2 runs stopped before their learning rate had decayed")
+    refused([changed(unique_tokens=5e9)], r"unique_tokens=5e\+09 exceed tokens=4e\+09")
+    refused([changed(parameters=0.0)], "parameters=0: must be above 0")
+    refused([changed(density=1.5)], "density=1.5: must be in")
+    refused([changed(loss=float("nan"))], "loss=nan: must be finite")
+    refused([changed(convention="weights")], "convention=weights: unknown")
+    refused([changed(others={"X": 4.0}), ROW], "column X is not in every row")
+    assert len(table_of([ROW, changed(decay_finished=False)], "runs.csv", allow_undecayed=True)) == 2
+
+
+def test_seeds_of_a_setting_share_a_group_and_the_digest_is_of_the_numbers():
+    rows = [changed(group="s"), changed(group="s", loss=3.1), changed(name="b"), changed(name="c")]
+    table = table_of(rows, "one.csv")
+    assert table.groups.tolist() == [0, 0, 1, 2]
+    assert table.digest == table_of(rows, "two.csv").digest != table_of(rows[:3], "one.csv").digest
+    assert table.where(table.loss > 3.05).names == ("a",)
+
+
+def test_results_of_runs(tmp_path):
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        runs.write(dataclasses.replace(RESULT, name=f"s{seed}", seed_init=seed), tmp_path / str(seed) / "result.json")
+    one, two = read_rows(tmp_path)
+    assert one.parameters == RESULT.active_parameters and one.convention == "active" and one.group == two.group
+    assert read_rows(tmp_path / "0" / "result.json", "total_times_density")[0].parameters == 58_073_600 * 0.25
+    with pytest.raises(ConfigError, match="--parameters=nonzero: a result states total, active"):
+        read_rows(tmp_path, "nonzero")
+
+
+def test_tables(tmp_path):
+    path = tmp_path / "t.csv"
+
+    def read(text):
+        path.write_text(text)
+        return read_rows(path)
+
+    (row,) = read(f"{OWN},group,X\na,1e8,active,4e9,1e9,0.5,3,g,8\n")
+    assert (row.parameters, row.density, row.group, row.others) == (1e8, 0.5, "g", {"X": 8.0})
+    (row,) = read("params,flops,tokens,loss,published_fit\n1e8,1e18,2e9,3,1\n1e8,1e18,2e9,9,0\n")
+    assert (row.parameters, row.tokens, row.unique_tokens, row.convention) == (1e8, 2e9, 2e9, "total")
+    assert len(read_rows(path, everything=True)) == 2
+    (row,) = read("sparsity,scale,params_dense,params_nonzero,steps,loss\n0.75,1,4e6,1e6,5e5,3\n")
+    assert (row.density, row.convention) == (0.25, "nonzero")
+    for text, match in (
+        ("a,b\n1,2\n", "its header is not known; this project's own is"),
+        (f"{OWN}\na,x,active,4e9,1e9,0.5,3\n", "line 2: could not convert string to float: 'x'"),
+        (f"{OWN}\na,1,weights,4e9,1e9,0.5,3\n", "line 2: convention=weights"),
+        (f"{OWN}\na,1\n", "line 2 has not as many cells"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            read(text)
+    for place, match in ((tmp_path / "none", "no such file"), (tmp_path, "no result.json below it")):
+        with pytest.raises(ConfigError, match=match):
+            read_rows(place)
