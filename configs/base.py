@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
             "data": data(),
             "train": train(),
             "mesh": mesh(),
+            "outer": outer(),
             "seeds": seeds(),
         }
     )
@@ -168,12 +169,27 @@ def train() -> ConfigDict:
 
 
 def mesh() -> ConfigDict:
-    """How devices share the work; nothing here changes what is learned."""
+    """How devices share the work; nothing here changes what is learned, but for `replica` where `outer.every` > 1."""
     c = ConfigDict()
     c.replica = 1  # copies of all weights, each with rows of its own; at least 1; the axis for slow links
     c.fsdp = 0  # devices that cut weights and optimizer state and have rows of their own; 0 is all that are left
     c.tensor = 1  # devices that cut every product; at least 1, divides topology.shards, heads and kv_heads
     c.sequence = False  # activations between the products are cut along tokens over the tensor axis: True, False
+    return c
+
+
+def outer() -> ConfigDict:
+    """Replicas that train apart and meet over a slow link (SparseLoCo, arXiv 2508.15706): sparsejax/training/outer.py.
+
+    The paper sends 1-3 % of the entries in 2 bits. Chunks are cut from what a device holds of a weight.
+    """
+    c = ConfigDict()
+    c.every = 1  # steps between meetings; at least 1, 1 sums gradients every step; divides topology.every
+    c.top = 0.03125  # share of the entries of every chunk that is sent, the largest; in (0, 1]
+    c.chunk = 4096  # most entries of a chunk; at least 1, 4096 names an entry in 12 bits
+    c.bits = 2  # of a sent entry: 2 (a sign and one of two magnitudes of its chunk), 32 (as it is)
+    c.beta = 0.95  # share of what was not sent that is added to what is sent next; in [0, 1]
+    c.lr = 1.0  # share of the replicas' mean change that the synced weights take; above 0
     return c
 
 

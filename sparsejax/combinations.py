@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from sparsejax.sections import ModelConfig, RunConfig, TopologyConfig
 
 _NEED_SCORES = ("gradient", "gradient_sum", "momentum", "momentum_neuron", "mix")
+_REMEMBER_SCORES = ("gradient_sum", "momentum", "momentum_neuron")
 
 
 def problems(run: RunConfig) -> Iterator[str]:
@@ -21,6 +22,7 @@ def problems(run: RunConfig) -> Iterator[str]:
     yield from _schedules(run.topology)
     yield from _storage(run)
     yield from _lengths(run)
+    yield from _outer(run)
 
 
 def _divisors(number: int) -> list[int]:
@@ -167,6 +169,31 @@ def _lengths(run: RunConfig) -> Iterator[str]:
         yield f"data.path is empty: data.source={run.data.source} needs the files to read"
     if run.data.source == "tokens":
         if run.data.validation_path:
-            yield f"data.validation_path={run.data.validation_path}: a token set has its validation split; leave it empty"
+            yield f"data.validation_path={run.data.validation_path}: a token set has its own; leave it empty"
     elif run.data.tokenizer in ("sentencepiece", "hf") and not run.data.tokenizer_path:
         yield f"data.tokenizer_path is empty: data.tokenizer={run.data.tokenizer} needs a file"
+
+
+def _outer(run: RunConfig) -> Iterator[str]:
+    """Replicas that train apart have one topology, which changes where they meet and from what they agree on."""
+    outer, topology = run.outer, run.topology
+    if outer.bits not in (2, 32):
+        yield f"outer.bits={outer.bits}: must be 2 or 32"
+    if outer.every == 1:
+        return
+    if run.mesh.replica == 1:
+        yield f"outer.every={outer.every}: needs replicas that meet; set mesh.replica, or outer.every=1"
+    if topology.drop != "none" and topology.every % outer.every:
+        yield (
+            f"topology.every={topology.every}: must be a multiple of outer.every={outer.every}, replicas rewire only "
+            "where they meet"
+        )
+    if topology.fade_steps:
+        yield f"topology.fade_steps={topology.fade_steps}: replicas that train apart cannot fade; set it to 0"
+    if topology.grow in _REMEMBER_SCORES:
+        yield (
+            f"topology.grow={topology.grow}: remembers gradients of steps that replicas take apart; use random, "
+            "gradient or mix, or outer.every=1"
+        )
+    if run.optim.form == "galore":
+        yield "optim.form=galore: replicas would have other projections each; use outer.every=1"

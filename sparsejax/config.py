@@ -20,6 +20,7 @@ from sparsejax.sections import (
     MeshConfig,
     ModelConfig,
     OptimConfig,
+    OuterConfig,
     RunConfig,
     SeedConfig,
     TopologyConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "MeshConfig",
     "ModelConfig",
     "OptimConfig",
+    "OuterConfig",
     "RunConfig",
     "SeedConfig",
     "TopologyConfig",
@@ -66,6 +68,9 @@ def resolve(config: Mapping[str, Any]) -> RunConfig:
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Lines ``section.key: old -> new`` for every semantic key that differs between two resolved configs."""
+    # Replicas that train apart each learn something of their own.
+    apart = any("outer" in config and config["outer"]["every"] > 1 for config in (old, new))
+    free = FREE_ON_RESUME - {"mesh.replica"} if apart else FREE_ON_RESUME
     lines = []
     for section in sorted(set(old) | set(new)):
         before, after = (dict(config[section]) if section in config else {} for config in (old, new))
@@ -73,7 +78,7 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             name = f"{section}.{key}"
             a, b = before[key] if key in before else "absent", after[key] if key in after else "absent"
             same = list(a) == list(b) if isinstance(a, list | tuple) and isinstance(b, list | tuple) else a == b
-            if not same and name not in FREE_ON_RESUME:
+            if not same and name not in free:
                 lines.append(f"{name}: {a} -> {b}")
     return lines
 

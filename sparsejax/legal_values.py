@@ -129,6 +129,11 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "mesh.replica": (1, float("inf"), True, False),
     "mesh.fsdp": (0, float("inf"), True, False),
     "mesh.tensor": (1, float("inf"), True, False),
+    "outer.every": (1, float("inf"), True, False),
+    "outer.top": (0, 1, False, True),
+    "outer.chunk": (1, float("inf"), True, False),
+    "outer.beta": (0, 1, True, True),
+    "outer.lr": (0, float("inf"), False, False),
 }
 
 # A resumed run may change these; every other key decides what is learned, and must stay (design D9).

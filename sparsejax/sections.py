@@ -149,6 +149,18 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class OuterConfig:
+    """How replicas that train apart meet. Fields: see ``configs/base.py``."""
+
+    every: int
+    top: float
+    chunk: int
+    bits: int
+    beta: float
+    lr: float
+
+
+@dataclasses.dataclass(frozen=True)
 class SeedConfig:
     """Independent seeds: weights, topology, data order."""
 
@@ -167,6 +179,7 @@ class RunConfig:
     data: DataConfig
     train: TrainConfig
     mesh: MeshConfig
+    outer: OuterConfig
     seeds: SeedConfig
 
     def to_dict(self) -> dict[str, Any]:

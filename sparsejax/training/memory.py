@@ -21,13 +21,17 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
 
     ``state`` may hold arrays or ``jax.ShapeDtypeStruct``. Gradients are the outputs of the run's own gradient
     function, taken abstractly: they exist inside a step only, at exactly these shapes. What is kept per place for
-    rewiring (explored bits, scores of a growth rule with a memory) counts as indices.
+    rewiring (explored bits, scores of a growth rule with a memory) counts as indices. Where replicas train apart,
+    their own weights and what they have not sent yet count as values.
     """
     adam = sparse_adam_state(state.opt_state)
     # Of the maskable kinds only, and kept for the sake of the moments.
     projected = projections(state.opt_state)
     target = jax.ShapeDtypeStruct((recipe.run.train.batch_size, recipe.run.data.sequence_length), "int32")
-    gradients, _ = jax.eval_shape(make_gradient(recipe), state.params, state.topology, target)
+    trained, copies = state.params, [state.params]
+    if state.outer is not None:
+        trained, copies = state.outer.params, [state.params, state.outer.params, state.outer.error]
+    gradients, _ = jax.eval_shape(make_gradient(recipe, apart=state.outer is not None), trained, state.topology, target)
     kinds = [name.split(".") for name in recipe.weights]
 
     def of_weights(tree: Any) -> Any:
@@ -35,14 +39,14 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
         return [layers[room][kind] for room, kind in kinds if room in layers and kind in layers[room]]
 
     maskable = StateBytes(
-        values=nbytes(of_weights(state.params)),
+        values=nbytes([of_weights(each) for each in copies]),
         indices=nbytes([of_weights(state.topology), state.explored, state.scores]),
         ages=nbytes(adam.ages),
         moments=nbytes([of_weights(adam.mu), of_weights(adam.nu), projected]),
         gradients=nbytes(of_weights(gradients)),
     )
     whole = StateBytes(
-        values=nbytes(state.params),
+        values=nbytes(copies),
         indices=nbytes([state.topology, state.explored, state.scores]),
         ages=nbytes(adam.ages),
         moments=nbytes([adam.mu, adam.nu, projected]),

@@ -20,13 +20,15 @@ from sparsejax.training.state import Tree
 OfBatch = Callable[[Tree, Tree, jax.Array], Any]
 
 
-def on_mesh(recipe: Recipe, of_device: OfBatch, out_specs: Any) -> OfBatch:
+def on_mesh(recipe: Recipe, of_device: OfBatch, out_specs: Any, *, apart: bool = False) -> OfBatch:
     """A function of params, topology and targets ``[B, T]`` for whole arrays, from one for the parts of a device.
 
     Args:
       recipe: the run; without a mesh ``of_device`` comes back as it is.
       of_device: gives a tree of arrays, each the device's part of a sum over the devices.
       out_specs: ``PartitionSpec`` of every array. It is summed over the mesh axes that its spec does not name.
+      apart: every replica has params and results of its own. Their arrays lead with an axis of replicas, which
+        ``of_device`` does not see, and so do the specs: nothing is summed over it.
     """
     if recipe.mesh is None:
         return of_device
@@ -35,11 +37,19 @@ def on_mesh(recipe: Recipe, of_device: OfBatch, out_specs: Any) -> OfBatch:
         parts = of_device(params, topology, target_BT)
         return jax.tree.map(lambda part, spec: _total(recipe.parallel, part, spec), parts, out_specs)
 
-    params = specs(recipe, recipe.abstract.params, "params/")
+    def of_replica(params: Tree, topology: Tree, target_BT: jax.Array) -> Any:
+        total = summed(jax.tree.map(lambda leaf: leaf[0], params), topology, target_BT)
+        return jax.tree.map(lambda leaf: leaf[None], total)
+
+    params = specs(recipe, recipe.abstract.params, "outer/params/" if apart else "params/")
     topology = specs(recipe, recipe.abstract.topology, "topology/")
     # Pallas calls say nothing about how their results vary over the mesh, so JAX cannot check it.
     return jax.shard_map(
-        summed, mesh=recipe.mesh, in_specs=(params, topology, BATCH), out_specs=out_specs, check_vma=False
+        of_replica if apart else summed,
+        mesh=recipe.mesh,
+        in_specs=(params, topology, BATCH),
+        out_specs=out_specs,
+        check_vma=False,
     )
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from sparsejax.models.parallel import REPLICA
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology.keys import seed_argument
 from sparsejax.training.growth_scores import make_score_step
+from sparsejax.training.outer import combined, make_apart_step, make_meet_step
 from sparsejax.training.recipe import Recipe, fresh_state
 from sparsejax.training.resize import resize
 from sparsejax.training.rewiring import make_fade_step, make_rewire_step
@@ -38,11 +40,23 @@ def init_state(recipe: Recipe) -> TrainState:
 
 
 def train_step(recipe: Recipe) -> Program:
-    """``steps.make_train_step``; the state is donated."""
-    placing = _placing(
-        recipe, (_state(recipe), _batch(recipe), _everywhere(recipe)), (_state(recipe), _everywhere(recipe))
-    )
-    return jax.jit(make_train_step(recipe), donate_argnums=0, **placing)
+    """``steps.make_train_step``, or ``outer.make_apart_step`` for replicas that train apart; the state is donated."""
+    make, metrics = make_train_step, _everywhere(recipe)
+    if recipe.replicas > 1:
+        make, metrics = make_apart_step, _by_replica(recipe)
+    placing = _placing(recipe, (_state(recipe), _batch(recipe), _everywhere(recipe)), (_state(recipe), metrics))
+    return jax.jit(make(recipe), donate_argnums=0, **placing)
+
+
+def meet_step(recipe: Recipe) -> Program:
+    """``outer.make_meet_step``; the state is donated."""
+    state = _state(recipe)
+    return jax.jit(make_meet_step(recipe), donate_argnums=0, **_placing(recipe, (state,), (state, _everywhere(recipe))))
+
+
+def combined_metrics(recipe: Recipe) -> Program:
+    """``outer.combined``."""
+    return jax.jit(combined, **_placing(recipe, (_by_replica(recipe),), _everywhere(recipe)))
 
 
 def eval_step(recipe: Recipe) -> Program:
@@ -90,6 +104,10 @@ def _batch(recipe: Recipe) -> Any:
 
 def _everywhere(recipe: Recipe) -> Any:
     return None if recipe.mesh is None else NamedSharding(recipe.mesh, PartitionSpec())
+
+
+def _by_replica(recipe: Recipe) -> Any:
+    return None if recipe.mesh is None else NamedSharding(recipe.mesh, PartitionSpec(REPLICA))
 
 
 def _placing(recipe: Recipe, arguments: tuple[Any, ...], results: Any) -> dict[str, Any]:

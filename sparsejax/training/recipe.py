@@ -31,7 +31,7 @@ from sparsejax.topology.density_path import decays
 from sparsejax.topology.growth import REMEMBERING
 from sparsejax.topology.nm import NmPattern
 from sparsejax.topology.rewire import drop_count
-from sparsejax.training.state import TrainState, Tree
+from sparsejax.training.state import TrainState, Tree, train_apart
 
 # The leaves that decoupled weight decay leaves alone.
 _UNDECAYED = frozenset({"scale", "embedding"})
@@ -90,6 +90,11 @@ class Recipe:
         """The sparse kinds with the counts that the run starts with."""
         table = weight_table(self.run.model, self.run.topology, 0, self.steps, fsdp=self.parallel.fsdp)
         return {name: table[name] for name in self.sparse}
+
+    @property
+    def replicas(self) -> int:
+        """Replicas that train apart; 1 where gradients are summed every step."""
+        return self.run.mesh.replica if self.run.outer.every > 1 else 1
 
     @property
     def rewires(self) -> bool:
@@ -154,16 +159,8 @@ def build_recipe(
     seeds = run.seeds.init, run.seeds.topology
     model = functional.abstract(partial(build, *seeds))
     of_device = partial(make, _local_model(run.model, parallel), local, *seeds, parallel=parallel)
-    params = model.params
-    optimizer = build_optimizer(
-        run.optim,
-        densities=_density_tree(params, weights),
-        decay_mask=jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _UNDECAYED, params),
-        rounding_seed=run.seeds.init,
-        without_blocks=[path for weight in weights.values() if not weight.packed for path in leaf_paths(weight)],
-        pulls=_pulls(run, weights, params),
-    )
-    abstract = jax.eval_shape(partial(_fresh_state, run, sparse, optimizer), params, model.topology)
+    optimizer = _optimizer(run, weights, model.params)
+    abstract = jax.eval_shape(partial(_fresh_state, run, sparse, optimizer), model.params, model.topology)
     return Recipe(
         run,
         steps,
@@ -180,6 +177,19 @@ def build_recipe(
         build,
         abstract,
         optimizer,
+    )
+
+
+def _optimizer(
+    run: RunConfig, weights: Mapping[str, SparseWeight], params: Tree
+) -> optax.GradientTransformationExtraArgs:
+    return build_optimizer(
+        run.optim,
+        densities=_density_tree(params, weights),
+        decay_mask=jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _UNDECAYED, params),
+        rounding_seed=run.seeds.init,
+        without_blocks=[path for weight in weights.values() if not weight.packed for path in leaf_paths(weight)],
+        pulls=_pulls(run, weights, params),
     )
 
 
@@ -205,7 +215,8 @@ def _fresh_state(
         for name, weight in moving.items()
         if run.topology.grow in REMEMBERING
     }
-    return TrainState(zero, params, topology, optimizer.init(params), zero, zero, explored, scores)
+    state = TrainState(zero, params, topology, optimizer.init(params), zero, zero, explored, scores)
+    return train_apart(state, run.mesh.replica) if run.outer.every > 1 else state
 
 
 def explored_bits(index: Index, grid: BlockGrid) -> jax.Array:

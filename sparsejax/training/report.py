@@ -12,6 +12,7 @@ from sparsejax.topology.nm import NmPattern
 from sparsejax.topology.rewire import drop_count
 from sparsejax.training.evaluate import Evaluation, bits_per_byte
 from sparsejax.training.metrics import read_rows
+from sparsejax.training.outer import slow_traffic
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.workdir import RunDirectory
 
@@ -29,7 +30,8 @@ def density_table(recipe: Recipe) -> Table:
             f"density {count.density:.4f} of {topology.density:g} requested{width}"
         )
     )
-    table.caption, table.caption_justify = f"attention: {recipe.attention}", "left"
+    apart = f"\n{slow_traffic(recipe).line(recipe.replicas, run.outer.every)}" if recipe.replicas > 1 else ""
+    table.caption, table.caption_justify = f"attention: {recipe.attention}{apart}", "left"
     for name in ("weight", "shape", "block", "places", "active", "density", "replaced", "product"):
         table.add_column(name, justify="left" if name in ("weight", "product") else "right", no_wrap=True)
     for name, weight in recipe.weights.items():

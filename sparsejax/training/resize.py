@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,9 @@ import jax.numpy as jnp
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.optim.sparse_adam import remap_state
 from sparsejax.topology.blocks import BlockGrid, Index, index_from_positions, positions_of
+from sparsejax.training.outer import Move, moved
 from sparsejax.training.recipe import index_of, values_of, values_path, with_index, with_values
-from sparsejax.training.state import TrainState
+from sparsejax.training.state import TrainState, for_each_replica
 
 
 def resize(state: TrainState, before: Mapping[str, SparseWeight], after: Mapping[str, SparseWeight]) -> TrainState:
@@ -32,7 +32,7 @@ def resize(state: TrainState, before: Mapping[str, SparseWeight], after: Mapping
       ValueError: a weight would get fewer slots than it has blocks.
     """
     params, topology = state.params, state.topology
-    moves: dict[str, Any] = {}
+    moves: dict[str, Move] = {}
     for name, weight in after.items():
         if weight.capacity < weight.count:
             raise ValueError(f"{name}: {weight.count} blocks do not fit in {weight.capacity} slots")
@@ -44,7 +44,13 @@ def resize(state: TrainState, before: Mapping[str, SparseWeight], after: Mapping
         index = jax.vmap(partial(_move_index, grid=weight.grid, slots=slots))(index_of(topology, name))
         topology = with_index(topology, name, index)
         moves[values_path(name)] = move
-    return dataclasses.replace(state, params=params, topology=topology, opt_state=remap_state(state.opt_state, moves))
+    return dataclasses.replace(
+        state,
+        params=params,
+        topology=topology,
+        opt_state=for_each_replica(state, partial(remap_state, moves=moves))(state.opt_state),
+        outer=state.outer and moved(state.outer, moves),
+    )
 
 
 def _move(array_Ln: jax.Array, *, shards: int, slots: int) -> jax.Array:

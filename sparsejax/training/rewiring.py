@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from sparsejax.topology.keys import weight_key
 from sparsejax.topology.rewire import Rewiring, candidates, choose_drops, regrow
 from sparsejax.topology.slots import gather_slots
 from sparsejax.training.growth_scores import Scores
+from sparsejax.training.outer import rewired
 from sparsejax.training.recipe import (
     Recipe,
     explored_bits,
@@ -31,7 +33,7 @@ from sparsejax.training.recipe import (
 )
 from sparsejax.training.rewire_plan import RewirePlan
 from sparsejax.training.rewire_statistics import Metrics, active_in, grown_last, statistics
-from sparsejax.training.state import TrainState
+from sparsejax.training.state import TrainState, first_opt_state, for_each_replica
 
 RewireStep = Callable[[TrainState, RewirePlan, Scores], tuple[TrainState, Metrics]]
 
@@ -41,11 +43,12 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
 
     Everything in the plan is traced, so one program serves every rate and step. Random numbers are folded from
     (topology seed, step, weight, layer, share). Regrown blocks have moments 0 and age 0, whatever their weights.
+    Replicas that train apart rewire where they have just met: one choice, from the weights they agree on.
     """
 
     def rewire_step(state: TrainState, plan: RewirePlan, scored: Scores) -> tuple[TrainState, Metrics]:
         params, topology, explored = state.params, state.topology, dict(state.explored)
-        adam = sparse_adam_state(state.opt_state)
+        adam = sparse_adam_state(first_opt_state(state))
         dropped = choose(recipe, state, plan, scored)
         grown = _grow_counts(recipe, state, plan, dropped)
         old_slots: dict[str, jax.Array] = {}
@@ -62,11 +65,13 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
             young = grown_last(adam.ages[values_path(name)], adam.count, plan.since)
             young &= active_in(before, weight.grid)
             metrics |= statistics(recipe, name, before, rewiring, young, explored[name], plan.seed)
+        move = partial(remap, old_slots=old_slots, shards=recipe.run.topology.shards)
         new_state = dataclasses.replace(
             state,
             params=params,
             topology=topology,
-            opt_state=remap(state.opt_state, old_slots, recipe.run.topology.shards),
+            opt_state=for_each_replica(state, move)(state.opt_state),
+            outer=state.outer and rewired(recipe, state.outer, params, old_slots),
             explored=explored,
             scores={name: growth.forget(recipe.run.topology.grow, memory) for name, memory in state.scores.items()},
         )

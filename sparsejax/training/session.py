@@ -1,8 +1,8 @@
 """One session of a run: the steps between a start and an end, and what is due after each.
 
-"Step" s means: s batches have been consumed. What is due after step s happens in this order: log row,
-scores and rewiring, evaluation, checkpoint. So a checkpoint of step s holds the topology after the rewiring of step s,
-and a resumed run continues with batch s.
+"Step" s means: s batches have been consumed. What is due after step s happens in this order: log row, meeting of
+replicas that train apart, scores and rewiring, evaluation, checkpoint. So a checkpoint of step s holds the topology
+after the rewiring of step s, and a resumed run continues with batch s.
 
 Processes that share a run go through this in step with each other: nothing here depends on what only one of them knows.
 """
@@ -13,13 +13,12 @@ import contextlib
 import dataclasses
 import time
 
-import jax
-
 from sparsejax.data.pipeline import Corpus, TrainBatches, validation_batches
 from sparsejax.training import programs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
 from sparsejax.training.feed import Batch, Feed
+from sparsejax.training.meeting import meeting_of
 from sparsejax.training.metrics import SilentLog
 from sparsejax.training.profile import StepProfiler
 from sparsejax.training.progress import ProgressDisplay
@@ -92,6 +91,7 @@ class Session:
         self.recipe = recipe
         self.train_step = programs.train_step(recipe)
         self.eval_step = programs.eval_step(recipe)
+        self.meeting = meeting_of(recipe, self.log)
         self.throughput = Throughput(recipe)
 
     def run(self, state: TrainState) -> Outcome:
@@ -114,7 +114,7 @@ class Session:
                 self.window.append(metrics)
                 # Looking at the step before keeps one step in flight; a skipped step changed nothing, so late is safe.
                 known = metrics if step == self.recipe.steps else previous
-                if known is not None and int(known["skipped_in_row"]) >= train.nonfinite_limit:
+                if known is not None and self.meeting.skipped_in_row(known, step) >= train.nonfinite_limit:
                     return self._diverged(state, step)
                 previous = metrics
                 state, evaluation = self._after_step(state, step, batch_BT)
@@ -127,11 +127,13 @@ class Session:
         run, last = self.recipe.run, step == self.recipe.steps
         evaluation = None
         if self.recipe.run.topology.grow != "none" and is_due(self.recipe, step - 1):
-            self.log.write("regrowth", step, {"topology/regrown_update": float(self.window[-1]["regrown_update"])})
+            (last_metrics,) = self.meeting.read(self.window[-1:])
+            self.log.write("regrowth", step, {"topology/regrown_update": float(last_metrics["regrown_update"])})
         saves = step % run.train.checkpoint_every == 0 or last
         if step % run.train.log_every == 0 or saves:
             self._log(step)
         paused = time.monotonic()
+        state = self.meeting.after_step(state, step)
         state = self.rewirer.after_step(state, step, batch_BT)
         if self.rewirer.recipe is not self.recipe:
             self._use(self.rewirer.recipe)
@@ -177,9 +179,9 @@ class Session:
         return Outcome(code, step, self.recipe, state, self.corpus, evaluation)
 
     def _log(self, step: int) -> None:
-        window = jax.device_get(self.window)
-        if not window:
+        if not self.window:
             return
+        window = self.meeting.read(self.window)
         now = time.monotonic()
         losses = [float(metrics["loss"]) for metrics in window]
         tokens_per_second = sum(float(metrics["tokens"]) for metrics in window) / max(now - self.window_start, 1e-9)

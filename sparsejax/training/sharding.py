@@ -43,6 +43,9 @@ RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     (r"(^|/)(step|skipped|skipped_in_row|count)$", ()),
 )
 
+# Where replicas train apart these lead with an axis of replicas.
+_OWN = re.compile(r"^(outer/|opt_state/|skipped)")
+
 
 def spec_of(path: str, weights: dict[str, SparseWeight]) -> PartitionSpec:
     """Mesh axes of the array at a path of ``TrainState``.
@@ -75,7 +78,9 @@ def specs(recipe: Recipe, tree: Any, prefix: str = "") -> Any:
     weights = recipe.sparse
 
     def spec(path: Any, _: Any) -> PartitionSpec:
-        return spec_of(prefix + jax.tree_util.keystr(path, simple=True, separator="/"), weights)
+        joined = prefix + jax.tree_util.keystr(path, simple=True, separator="/")
+        found = spec_of(joined, weights)
+        return PartitionSpec(REPLICA, *found) if recipe.replicas > 1 and _OWN.match(joined) else found
 
     return jax.tree_util.tree_map_with_path(spec, tree)
 

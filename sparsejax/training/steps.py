@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec
 from sparsejax.models import functional
 from sparsejax.models.flow import with_flow
 from sparsejax.models.llama import Llama
+from sparsejax.models.parallel import REPLICA
 from sparsejax.training.loss import LossSums, head_loss_sums, objective, shift_right
 from sparsejax.training.on_mesh import on_mesh
 from sparsejax.training.recipe import Recipe
@@ -27,8 +28,9 @@ from sparsejax.training.state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
 
-# Sums over all tokens are the same on every device.
+# Sums over all tokens are the same on every device; those of a replica that trains apart are its own.
 _SUMS = LossSums(*(PartitionSpec(),) * 3)  # type: ignore[arg-type]  # places instead of arrays
+_OWN_SUMS = LossSums(*(PartitionSpec(REPLICA),) * 3)  # type: ignore[arg-type]
 
 
 def forward_sums(recipe: Recipe, params: Tree, topology: Tree, target_BT: jax.Array) -> LossSums:
@@ -47,11 +49,12 @@ def own_loss_sums(recipe: Recipe, model: Llama, hidden_BTD: jax.Array, target_BT
     return head_loss_sums(logits, hidden_BTD, parallel.own_tokens(target_BT), chunk_tokens=recipe.run.train.loss_chunk)
 
 
-def make_gradient(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, LossSums]]:
+def make_gradient(recipe: Recipe, *, apart: bool = False) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, LossSums]]:
     """Gradient of the summed objective: params, topology and targets ``[B, T]`` in, gradients and loss sums out.
 
     Gradients exist for active blocks only. With ``train.microbatches = A`` they are summed over a scan of A
-    slices of the rows of every device, in float32.
+    slices of the rows of every device, in float32. With ``apart`` every replica has params, gradients and sums of its
+    own, over its own rows: their arrays lead with an axis of replicas.
     """
     train = recipe.run.train
 
@@ -60,9 +63,10 @@ def make_gradient(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], tuple[Tre
         return objective(sums, train.z_loss), sums
 
     gradient = jax.grad(summed, has_aux=True)
-    out_specs = specs(recipe, recipe.abstract.params, "params/"), _SUMS
+    sums = _OWN_SUMS if apart else _SUMS
+    out_specs = specs(recipe, recipe.abstract.params, "outer/params/" if apart else "params/"), sums
     if train.microbatches == 1:
-        return on_mesh(recipe, gradient, out_specs)
+        return on_mesh(recipe, gradient, out_specs, apart=apart)
 
     def accumulated(params: Tree, topology: Tree, target_BT: jax.Array) -> tuple[Tree, LossSums]:
         micro = target_BT.reshape(train.microbatches, -1, target_BT.shape[1])
@@ -73,20 +77,29 @@ def make_gradient(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], tuple[Tre
         zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
         return jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), zero), micro)[0]
 
-    return on_mesh(recipe, accumulated, out_specs)
+    return on_mesh(recipe, accumulated, out_specs, apart=apart)
 
 
 def make_train_step(recipe: Recipe) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
-    """The train step: state, targets ``[B, T]`` int32 and ``recipe.rates`` in, new state and float32 metrics out.
+    """The train step: state, targets ``[B, T]`` int32 and ``recipe.rates`` in, new state and float32 metrics out."""
+    gradient, update = make_gradient(recipe), make_update(recipe)
+
+    def train_step(state: TrainState, target_BT: jax.Array, rates: jax.Array) -> tuple[TrainState, Metrics]:
+        grads, sums = gradient(state.params, state.topology, target_BT)
+        return update(state, grads, sums, rates)
+
+    return train_step
+
+
+def make_update(recipe: Recipe) -> Callable[[TrainState, Tree, LossSums, jax.Array], tuple[TrainState, Metrics]]:
+    """The second half of a train step: state, summed gradients, their loss sums and ``recipe.rates`` in.
 
     Summed gradients are divided by the number of counted tokens once, so the result does not depend on the
     number of microbatches. A loss or gradient norm that is not finite leaves params, topology and optimizer
     untouched.
     """
-    gradient = make_gradient(recipe)
 
-    def train_step(state: TrainState, target_BT: jax.Array, rates: jax.Array) -> tuple[TrainState, Metrics]:
-        grads, sums = gradient(state.params, state.topology, target_BT)
+    def update(state: TrainState, grads: Tree, sums: LossSums, rates: jax.Array) -> tuple[TrainState, Metrics]:
         tokens = jnp.maximum(sums.tokens, 1.0)
         loss = sums.nll / tokens
         with jax.named_scope("optimizer"):
@@ -122,7 +135,7 @@ def make_train_step(recipe: Recipe) -> Callable[[TrainState, jax.Array, jax.Arra
             metrics["regrown_update"] = regrown_update(recipe, updates, state.topology, opt_state)
         return new_state, metrics
 
-    return train_step
+    return update
 
 
 def make_eval_step(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], LossSums]:

@@ -1,0 +1,191 @@
+"""Pseudo-gradients small enough for a slow link: error feedback, the largest entries of every chunk, two bits each.
+
+SparseLoCo (arXiv 2508.15706): a replica trains alone for a number of steps, and what it has to tell the others is how
+far it went, ``delta = theta - theta_r``. It sends only the largest entries of it, and what it did not send is added to
+what it sends next:
+
+    e <- beta e + delta        q = Q(Top(e))        e <- e - q        theta <- theta - alpha mean_r q_r
+
+``Top`` keeps the same number of entries of every chunk, so all sizes are static. ``Q`` with 2 bits is ours: of every
+chunk a sign and one of two magnitudes, the means of the smaller and of the larger half of what is sent, split at their
+mean. The largest entries of a chunk are never near 0, so no level is spent there; both magnitudes are means of
+what they stand for, so a chunk's magnitudes keep their sum.
+
+Axes: C chunks, N entries of a chunk, k entries sent of a chunk, W words of 32 bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+_WORD = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """How the entries of one array are sent; all of it is static.
+
+    Attributes:
+      size: entries of the array.
+      chunks: parts they are cut into, as equal as they can be; the last is filled up with zeros.
+      length: entries of a part.
+      kept: entries sent of each part, the largest.
+      bits: 32, float32 as they are; 2, quantised.
+    """
+
+    size: int
+    chunks: int
+    length: int
+    kept: int
+    bits: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every entry is sent as it is, which needs no positions."""
+        return self.kept == self.length and self.bits == _WORD
+
+    @property
+    def position_bits(self) -> int:
+        """Bits that name one of the entries of a chunk."""
+        return max(1, (self.length - 1).bit_length())
+
+    @property
+    def words(self) -> int:
+        """Words of 32 bits in the message."""
+        sent = self.chunks * self.kept
+        if self.whole:
+            return sent
+        positions = _packed_words(sent, self.position_bits)
+        return positions + (sent if self.bits == _WORD else _packed_words(sent, 2) + 2 * self.chunks)
+
+
+def message(size: int, chunk: int, top: float, bits: int) -> Message:
+    """The message for an array of ``size`` entries.
+
+    Args:
+      size: entries of the array.
+      chunk: most entries of a part.
+      top: share of the entries that is sent, in (0, 1]; at least one of every part.
+      bits: of a sent entry, 2 or 32.
+    """
+    chunks = max(1, math.ceil(size / chunk))
+    length = math.ceil(size / chunks)
+    return Message(size, chunks, length, max(1, round(top * length)), bits)
+
+
+def feed_back(error: jax.Array, delta: jax.Array, beta: float) -> jax.Array:
+    """What a replica would like to send, ``beta e + delta``, in the shape of both."""
+    return beta * error + delta
+
+
+def compress(form: Message, entries: jax.Array) -> jax.Array:
+    """The message of an array, ``[W]`` uint32; ``spread`` gives back what the others will read in it.
+
+    Args:
+      form: how it is sent.
+      entries: float32, any shape with ``form.size`` entries.
+    """
+    entries_CN = jnp.pad(entries.reshape(-1), (0, form.chunks * form.length - form.size)).reshape(form.chunks, -1)
+    if form.whole:
+        return _bits_of(entries_CN)
+    position_Ck, value_Ck = largest(entries_CN, form.kept)
+    # A chunk with fewer entries than are sent says its largest one several times.
+    empty_Ck = value_Ck == 0.0
+    position_Ck = jnp.where(empty_Ck, position_Ck[:, :1], position_Ck)
+    positions = pack(position_Ck.astype(jnp.uint32).reshape(-1), form.position_bits)
+    if form.bits == _WORD:
+        return jnp.concatenate([positions, _bits_of(jnp.where(empty_Ck, value_Ck[:, :1], value_Ck))])
+    code_Ck, level_C2 = quantise(value_Ck)
+    codes = pack(jnp.where(empty_Ck, code_Ck[:, :1], code_Ck).reshape(-1), 2)
+    return jnp.concatenate([positions, codes, _bits_of(level_C2)])
+
+
+def spread(form: Message, words: jax.Array) -> jax.Array:
+    """The array that a message stands for, ``[size]`` float32, zero where nothing was sent."""
+    if form.whole:
+        return _floats_of(words)[: form.size]
+    sent = form.chunks * form.kept
+    positions, rest = jnp.split(words, [_packed_words(sent, form.position_bits)])
+    position_Ck = unpack(positions, sent, form.position_bits).astype(jnp.int32).reshape(form.chunks, form.kept)
+    if form.bits == _WORD:
+        value_Ck = _floats_of(rest).reshape(form.chunks, form.kept)
+    else:
+        codes, levels = jnp.split(rest, [_packed_words(sent, 2)])
+        code_Ck = unpack(codes, sent, 2).reshape(form.chunks, form.kept)
+        value_Ck = dequantise(code_Ck, _floats_of(levels).reshape(form.chunks, 2))
+    zeros_CN = jnp.zeros((form.chunks, form.length), jnp.float32)
+    entries_CN = jax.vmap(lambda zeros, position, value: zeros.at[position].set(value))(zeros_CN, position_Ck, value_Ck)
+    return entries_CN.reshape(-1)[: form.size]
+
+
+def largest(entries_CN: jax.Array, kept: int) -> tuple[jax.Array, jax.Array]:
+    """Positions ``[C, k]`` int32 and values of the entries of every chunk that are largest in magnitude, sorted."""
+    _, position_Ck = jax.lax.top_k(jnp.abs(entries_CN), kept)
+    return position_Ck, jnp.take_along_axis(entries_CN, position_Ck, axis=1)
+
+
+def quantise(value_Ck: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two bits an entry: codes ``[C, k]`` uint32, and the two magnitudes of every chunk, ``[C, 2]`` float32.
+
+    Bit 0 is the sign, bit 1 says that the magnitude is above the mean of the chunk's. Entries of 0 count for nothing:
+    they have no code, and must not be sent.
+    """
+    size_Ck = jnp.abs(value_Ck)
+    there_Ck = size_Ck > 0.0
+    above_Ck = size_Ck > _mean(size_Ck, there_Ck)[:, None]
+    low_C = _mean(size_Ck, there_Ck & ~above_Ck)
+    level_C2 = jnp.stack([low_C, _mean(size_Ck, above_Ck)], axis=1)
+    return (value_Ck < 0.0).astype(jnp.uint32) | above_Ck.astype(jnp.uint32) << 1, level_C2
+
+
+def dequantise(code_Ck: jax.Array, level_C2: jax.Array) -> jax.Array:
+    """Values ``[C, k]`` float32 of the codes that ``quantise`` gives."""
+    size_Ck = jnp.where(code_Ck >> 1 == 1, level_C2[:, 1:], level_C2[:, :1])
+    return jnp.where(code_Ck & 1 == 1, -size_Ck, size_Ck)
+
+
+def pack(numbers: jax.Array, width: int) -> jax.Array:
+    """Numbers ``[m]`` uint32 below ``2 ** width`` without gaps: 32 of them, the last ones zeros, in ``width`` words."""
+    group_GN = jnp.pad(numbers, (0, -numbers.shape[0] % _WORD)).reshape(-1, _WORD)
+    words = [jnp.zeros(group_GN.shape[0], jnp.uint32) for _ in range(width)]
+    for place in range(_WORD):
+        word, shift = divmod(place * width, _WORD)
+        words[word] |= group_GN[:, place] << shift
+        if shift + width > _WORD:
+            words[word + 1] |= group_GN[:, place] >> (_WORD - shift)
+    return jnp.stack(words, axis=1).reshape(-1)
+
+
+def unpack(words: jax.Array, count: int, width: int) -> jax.Array:
+    """The first ``count`` numbers, uint32, of what ``pack`` made."""
+    group_GW = words.reshape(-1, width)
+    numbers = []
+    for place in range(_WORD):
+        word, shift = divmod(place * width, _WORD)
+        number = group_GW[:, word] >> shift
+        if shift + width > _WORD:
+            number |= group_GW[:, word + 1] << (_WORD - shift)
+        numbers.append(number & ((1 << width) - 1))
+    return jnp.stack(numbers, axis=1).reshape(-1)[:count]
+
+
+def _packed_words(count: int, width: int) -> int:
+    return math.ceil(count / _WORD) * width
+
+
+def _mean(size_Ck: jax.Array, which_Ck: jax.Array) -> jax.Array:
+    """Mean over those of a chunk's entries that are meant, 0 without any."""
+    count_C = jnp.maximum(jnp.sum(which_Ck, axis=1), 1)
+    return jnp.sum(jnp.where(which_Ck, size_Ck, 0.0), axis=1) / count_C
+
+
+def _bits_of(floats: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(floats.astype(jnp.float32), jnp.uint32).reshape(-1)
+
+
+def _floats_of(words: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(words, jnp.float32)

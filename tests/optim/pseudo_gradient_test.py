@@ -1,0 +1,128 @@
+"""Pseudo-gradients: what is sent of an array, how it is written, and that nothing is lost on the way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.optim import pseudo_gradient
+from sparsejax.optim.pseudo_gradient import dequantise, feed_back, largest, message
+
+# One program each instead of one an operation.
+compress = jax.jit(pseudo_gradient.compress, static_argnums=0)
+spread = jax.jit(pseudo_gradient.spread, static_argnums=0)
+quantise = jax.jit(pseudo_gradient.quantise)
+pack = jax.jit(pseudo_gradient.pack, static_argnums=1)
+unpack = jax.jit(pseudo_gradient.unpack, static_argnums=(1, 2))
+
+
+def draw(size: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=size).astype(np.float32)
+
+
+def test_worked_example() -> None:
+    """Two chunks of four entries, two of each are sent; the second chunk has one entry to send and says it twice.
+
+    entries      4  -1   2   0  |   0   0  -3   0
+    sent         4       2      |          -3
+    magnitudes   mean 3: below it 2, above it 4  |  mean 3: below it 3, above it nothing
+    """
+    entries = jnp.array([[4.0, -1.0, 2.0, 0.0], [0.0, 0.0, -3.0, 0.0]])
+    form = message(8, chunk=4, top=0.5, bits=2)
+    assert (form.chunks, form.length, form.kept, form.position_bits) == (2, 4, 2, 2)
+
+    position_Ck, value_Ck = largest(entries, form.kept)
+    np.testing.assert_array_equal(position_Ck[0], [0, 2])
+    np.testing.assert_array_equal(value_Ck, [[4.0, 2.0], [-3.0, 0.0]])
+    code_Ck, level_C2 = quantise(value_Ck)
+    np.testing.assert_array_equal(level_C2, [[2.0, 4.0], [3.0, 0.0]])
+    assert (int(code_Ck[0, 0]), int(code_Ck[0, 1])) == (0b10, 0b00)
+
+    words = compress(form, entries)
+    # Four positions of two bits and four codes fill one group of 32 numbers each; then four magnitudes.
+    assert words.shape == (form.words,) == (2 + 2 + 4,)
+    sent = spread(form, words)
+    np.testing.assert_array_equal(sent, [4.0, 0.0, 2.0, 0.0, 0.0, 0.0, -3.0, 0.0])
+
+
+def test_error_feedback_of_the_example() -> None:
+    """What was not sent is sent next, when it has grown: -1 fades to -0.5 and meets -2.5."""
+    form = message(4, chunk=4, top=0.25, bits=32)
+    error = feed_back(jnp.zeros(4), jnp.array([4.0, -1.0, 2.0, 0.0]), beta=0.5)
+    error -= spread(form, compress(form, error))
+    np.testing.assert_array_equal(error, [0.0, -1.0, 2.0, 0.0])
+    error = feed_back(error, jnp.array([0.0, -2.5, 0.0, 0.0]), beta=0.5)
+    np.testing.assert_array_equal(spread(form, compress(form, error)), [0.0, -3.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("bits", [2, 32])
+@pytest.mark.parametrize(("size", "top"), [(64, 0.125), (33, 1.0), (5, 0.01)])
+def test_counts_are_exact_and_signs_right(size: int, top: float, bits: int) -> None:
+    form = message(size, chunk=32, top=top, bits=bits)
+    entries = draw(size)
+    sent = np.asarray(spread(form, compress(form, jnp.asarray(entries))))
+    padded = np.pad(entries, (0, form.chunks * form.length - size)).reshape(form.chunks, -1)
+    for chunk, mine in zip(padded, np.pad(sent, (0, padded.size - size)).reshape(padded.shape), strict=True):
+        expected = set(np.argsort(-np.abs(chunk))[: form.kept]) & set(np.flatnonzero(chunk))
+        assert set(np.flatnonzero(mine)) == expected
+        np.testing.assert_array_equal(np.sign(mine[list(expected)]), np.sign(chunk[list(expected)]))
+        if bits == 32:
+            np.testing.assert_array_equal(mine[list(expected)], chunk[list(expected)])
+        else:
+            assert len(np.unique(np.abs(mine[list(expected)]))) <= 2
+
+
+def test_chunks_are_as_equal_as_they_can_be() -> None:
+    form = message(4097, chunk=4096, top=0.03125, bits=2)
+    assert (form.chunks, form.length, form.kept) == (2, 2049, 64)
+    assert message(16_384, chunk=4096, top=0.03125, bits=2).kept == 128
+
+
+def test_magnitudes_keep_their_sum() -> None:
+    values = jnp.asarray(draw(64).reshape(4, 16))
+    code_Ck, level_C2 = quantise(values)
+    sent_Ck = dequantise(code_Ck, level_C2)
+    np.testing.assert_allclose(jnp.abs(sent_Ck).sum(axis=1), jnp.abs(values).sum(axis=1), rtol=1e-6)
+    assert (level_C2[:, 1] > level_C2[:, 0]).all()
+    # No two other magnitudes, split at the mean, are nearer.
+    assert float(jnp.sum((sent_Ck - values) ** 2)) < float(jnp.sum((dequantise(code_Ck, 1.1 * level_C2) - values) ** 2))
+
+
+def test_equal_magnitudes_are_sent_as_they_are() -> None:
+    form = message(8, chunk=8, top=0.5, bits=2)
+    entries = jnp.array([0.0, -0.1, 0.1, 0.0, 0.1, -0.1, 0.0, 0.0])
+    np.testing.assert_array_equal(spread(form, compress(form, entries)), entries)
+
+
+def test_nothing_is_sent_of_zeros() -> None:
+    """Free slots never move: their gradient is 0, and so is what is sent of them."""
+    form = message(40, chunk=16, top=0.5, bits=2)
+    np.testing.assert_array_equal(spread(form, compress(form, jnp.zeros(40))), np.zeros(40))
+
+
+@pytest.mark.parametrize("width", [2, 12, 31])
+@pytest.mark.parametrize("count", [1, 77])
+def test_packed_numbers_come_back(count: int, width: int) -> None:
+    numbers = np.random.default_rng(width).integers(0, 2**width, count, dtype=np.uint32)
+    numbers[-1] = 2**width - 1
+    words = pack(jnp.asarray(numbers), width)
+    assert words.shape == (-(-count // 32) * width,)
+    np.testing.assert_array_equal(unpack(words, count, width), numbers)
+
+
+def test_first_number_lies_in_the_lowest_bits() -> None:
+    np.testing.assert_array_equal(pack(jnp.array([1, 2, 3], jnp.uint32), 12), [0x0300_2001] + [0] * 11)
+
+
+def test_bytes_of_the_paper() -> None:
+    """3.125 % of a chunk of 4096: 128 positions of 12 bits, 128 codes of 2 and two magnitudes; 1.4 % of float32."""
+    form = message(4096, chunk=4096, top=0.03125, bits=2)
+    assert 4 * form.words == 128 * 12 // 8 + 128 * 2 // 8 + 8 == 232
+    assert 4 * form.words / (4 * 4096) < 0.0142
+
+
+def test_whole_arrays_need_no_positions() -> None:
+    form = message(7, chunk=7, top=1.0, bits=32)
+    entries = draw(7)
+    assert form.words == 7
+    np.testing.assert_array_equal(spread(form, compress(form, jnp.asarray(entries))), entries)
