@@ -68,7 +68,8 @@ def open_token_set(config: DataConfig, cache: Path, digests: FileDigests, notice
     shards = [shard for split in SPLITS for shard in needed[split]]
     try:
         if directory.local is None:
-            root = _copied(directory, cache / hashlib.sha256(content).hexdigest()[:32], shards, manifest, notice)
+            root = cache / hashlib.sha256(content).hexdigest()[:32]
+            _copy(directory, root, shards, manifest, digests, notice)
         else:
             root = directory.local
     except OSError as error:
@@ -96,10 +97,15 @@ def _reached(manifest: Manifest, split: str, unique_tokens: int) -> list[Shard]:
     return needed
 
 
-def _copied(
-    directory: StoredDirectory, target: Path, shards: Sequence[Shard], manifest: Manifest, notice: Notice
-) -> Path:
-    """The copy of a set on this machine, after the shards that it lacks have come; raises ``OSError``."""
+def _copy(
+    directory: StoredDirectory,
+    target: Path,
+    shards: Sequence[Shard],
+    manifest: Manifest,
+    digests: FileDigests,
+    notice: Notice,
+) -> None:
+    """Brings the tokenizer and the shards that the copy of a set on this machine lacks; raises ``OSError``."""
     copy = StoredDirectory(str(target))
     have = copy.sizes()
     names = [name for name in directory.sizes() if name.startswith(f"{TOKENIZER}/") and name not in have]
@@ -109,9 +115,13 @@ def _copied(
     if todo:
         size = sum(shard.tokens for shard in todo) * manifest.itemsize
         notice(f"copying {len(todo)} of {len(shards)} shards of {directory.location}, {size / 1e9:.3g} GB, to {target}")
+
+    def bring(shard: Shard) -> None:
+        copy.copy_from(directory, shard.file, shard.sha256)
+        digests.remembered("sha256", [file_stamp(target / shard.file)], lambda: shard.sha256)
+
     with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
-        list(pool.map(lambda shard: copy.copy_from(directory, shard.file, shard.sha256), todo))
-    return target
+        list(pool.map(bring, todo))
 
 
 def _check(

@@ -83,7 +83,7 @@ class PathSetting:
         try:
             stored = stored_files(pattern)
         except OSError as error:
-            raise self.error(f"{pattern} cannot be listed: {first_line(error)}") from error
+            raise self.error(f"cannot be listed: {first_line(error)}") from error
         if not stored:
             raise self.error(f"no file matches {pattern!r}; check the path")
         return stored

@@ -21,6 +21,8 @@ _WILDCARDS = frozenset("*?[")
 _COPY_BYTES = 1 << 23
 # Arrow's own limit for a bucket that does not answer is a quarter of an hour of silence.
 _GCS_RETRY_SECONDS = 60
+# Where the errors of Google's library turn from what happened to the name-value pairs of its own history.
+_GCS_DETAILS = " error_info="
 _PARTIAL = ".partial-"
 
 
@@ -31,7 +33,8 @@ def is_uri(text: str) -> bool:
 
 def first_line(error: Exception) -> str:
     """The first line of an error's text, or its name if it has none: what file systems raise can be pages long."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.partition(_GCS_DETAILS)[0]
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,13 @@ class StoredFile:
 
     def copy_to(self, sink: BinaryIO | None) -> str:
         """Reads it once, into ``sink`` if there is one; returns its sha256. Raises ``OSError``."""
-        return _copy(self._filesystem, self._path, sink)
+        with _named(self.uri):
+            return _copy(self._filesystem, self._path, sink)
 
 
 def stored_files(pattern: str) -> list[StoredFile]:
     """The files a URI or URI pattern matches, sorted by name; ``**`` descends. Raises ``OSError``."""
-    with _only_os_errors():
+    with _named(pattern):
         return _stored_files(pattern)
 
 
@@ -85,7 +89,7 @@ def _stored_files(pattern: str) -> list[StoredFile]:
 class StoredDirectory:
     """A directory on a disk or in a bucket, in which a file appears whole or not at all.
 
-    Every method raises ``OSError`` when the file or the store cannot be used.
+    Every method but ``remove_folder`` raises ``OSError`` when the file or the store cannot be used.
     """
 
     def __init__(self, location: str) -> None:
@@ -105,7 +109,8 @@ class StoredDirectory:
         """Bytes of every file by its name, ``a/b`` for file b of folder a; empty if the directory is absent."""
         from pyarrow.fs import FileSelector, FileType
 
-        listed = self._filesystem.get_file_info(FileSelector(self._root, recursive=True, allow_not_found=True))
+        with _named(self.location):
+            listed = self._filesystem.get_file_info(FileSelector(self._root, recursive=True, allow_not_found=True))
         cut = len(self._root.strip("/")) + 1
         return {
             info.path.strip("/")[cut:]: info.size
@@ -115,13 +120,13 @@ class StoredDirectory:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
-        with self._filesystem.open_input_file(self._path(name)) as file:
+        with self._named(name), self._filesystem.open_input_file(self._path(name)) as file:
             content: bytes = file.read()
         return content
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
         """``length`` bytes from ``start``; fewer if the file ends before."""
-        with self._filesystem.open_input_file(self._path(name)) as file:
+        with self._named(name), self._filesystem.open_input_file(self._path(name)) as file:
             content: bytes = file.read_at(length, start)
         return content
 
@@ -138,7 +143,8 @@ class StoredDirectory:
 
     def copy_to(self, name: str, sink: BinaryIO) -> str:
         """Copies a file into ``sink``; returns its sha256."""
-        return _copy(self._filesystem, self._path(name), sink)
+        with self._named(name):
+            return _copy(self._filesystem, self._path(name), sink)
 
     def copy_from(self, other: StoredDirectory, name: str, sha256: str) -> None:
         """Makes or replaces a file with that of another directory; ``OSError`` if its bytes have another digest."""
@@ -147,8 +153,14 @@ class StoredDirectory:
                 raise OSError(f"the checksum of {other.location}/{name} differs")
 
     def remove_folder(self, folder: str) -> None:
-        """Deletes a folder of the directory and all that is in it."""
-        self._filesystem.delete_dir(self._path(folder))
+        """Deletes a folder of the directory and all that is in it, unless it is gone; never raises."""
+        # A bucket has no folders: Arrow deletes the files, and then may not find the folder. Another process may be
+        # deleting them too.
+        with contextlib.suppress(OSError):
+            self._filesystem.delete_dir(self._path(folder))
+
+    def _named(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return _named(f"{self.location}/{name}")
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -160,9 +172,12 @@ class StoredDirectory:
             (self.local / name).parent.mkdir(parents=True, exist_ok=True)
         partial = f"{self._path(name)}{_PARTIAL}{secrets.token_hex(4)}"
         try:
-            with self._filesystem.open_output_stream(partial) as sink:
+            with self._named(name):
+                sink = self._filesystem.open_output_stream(partial)
+            with sink:
                 yield sink
-            self._filesystem.move(partial, self._path(name))
+            with self._named(name):
+                self._filesystem.move(partial, self._path(name))
         except BaseException:
             with contextlib.suppress(OSError):
                 self._filesystem.delete_file(partial)
@@ -173,25 +188,23 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem
 
     retry = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if uri.startswith(("gs://", "gcs://")) else ""
-    with _only_os_errors():
+    with _named(uri):
         filesystem, path = FileSystem.from_uri(uri + retry)
     return filesystem, path.rstrip("/")
 
 
 @contextlib.contextmanager
-def _only_os_errors() -> Iterator[None]:
-    """Hubs raise the errors of their network library, and Arrow a ``ValueError`` for a URI that it does not know."""
+def _named(name: str) -> Iterator[None]:
+    """Any error as an ``OSError`` that names the file: buckets do not, and hubs raise what their network does."""
     try:
         yield
-    except OSError:
-        raise
     except Exception as error:
-        raise OSError(first_line(error)) from error
+        raise OSError(f"{name}: {first_line(error)}") from error
 
 
 def _copy(filesystem: Any, path: str, sink: BinaryIO | None) -> str:
     digest = hashlib.sha256()
-    with _only_os_errors(), filesystem.open_input_stream(path, compression=None) as file:
+    with filesystem.open_input_stream(path, compression=None) as file:
         while chunk := file.read(_COPY_BYTES):
             digest.update(chunk)
             if sink is not None:

@@ -7,7 +7,6 @@ started again, with the same H or another, does what is missing, and which proce
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 import time
@@ -149,6 +148,8 @@ class _Job:
         """Tokenises those of the parts ``mine`` that are not written yet."""
         written = set(written_parts(self.directory.sizes(), len(self.parts)))
         todo = [part for part in mine if part not in written]
+        if not todo:
+            return
         sizes = [part.source.part_bytes(part.number) for part in self.parts]
         progress = SetProgress(sizes, todo, self.directory.local, self.notice)
         for part in todo:
@@ -215,9 +216,7 @@ class _Job:
         digest = self.corpus.combined_digest([part.digest for part in pieces])
         manifest = Manifest(FORMAT, digest, self.kind, self.tokenizer.digest, self.dtype, splits)
         self.directory.write(MANIFEST, manifest.to_json())
-        # Another process may be deleting them too, and leftovers do no harm.
-        with contextlib.suppress(OSError):
-            self.directory.remove_folder(PIECES)
+        self.directory.remove_folder(PIECES)
         counts = ", ".join(f"{splits[split].tokens:,} {split} tokens" for split in SPLITS)
         self.notice(f"{self.directory.location} is finished: {counts}")
 

@@ -7,6 +7,7 @@ fixtures below hand out the real file; elsewhere one of the same layout is made,
 import dataclasses
 import io
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def real_sample(name: str) -> Path | None:
     folder = os.environ.get("SPARSEJAX_TEST_DATA", "")
     path = Path(folder, name)
     return path if folder and path.exists() else None
+
+
+def new_bucket() -> str:
+    """URI of an empty directory in a bucket.
+
+    The bucket is in this process's memory, unless CLOUD_STORAGE_EMULATOR_ENDPOINT names an emulator of Google Cloud
+    Storage with the bucket `sparsejax`: then all tests of buckets speak its protocol.
+    """
+    name = f"{uuid.uuid4().hex}/c4"
+    if "CLOUD_STORAGE_EMULATOR_ENDPOINT" in os.environ:
+        return f"gs://anonymous@sparsejax/{name}"
+    return f"fsspec+memory://{name}"
 
 
 def proto_field(number: int, value: bytes) -> bytes:

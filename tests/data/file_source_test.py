@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import uuid
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from sparsejax.data.cache import FileDigests, file_sha256
 from sparsejax.data.file_source import FileSource
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.storage import StoredDirectory, StoredFile
+from tests.data.conftest import new_bucket
 
 
 def source(path: Path | str, cache: Path, kind: str = "jsonl", field: str = "text") -> FileSource:
@@ -45,7 +45,7 @@ def test_files_are_parts(tmp_path: Path) -> None:
 def test_files_in_a_bucket_are_read_like_files_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in (("1.jsonl.gz", "a"), ("0.jsonl.gz", "b")):
         (tmp_path / name).write_bytes(gzip.compress(json.dumps({"text": text}).encode()))
-    bucket = StoredDirectory(f"fsspec+memory://{uuid.uuid4().hex}")
+    bucket = StoredDirectory(new_bucket())
     for name in ("0.jsonl.gz", "1.jsonl.gz"):
         bucket.write_file(name, tmp_path / name)
     here, there = source(tmp_path / "*.gz", tmp_path / "a"), source(f"{bucket.location}/*.gz", tmp_path / "b")

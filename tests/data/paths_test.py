@@ -1,7 +1,6 @@
 """From a path setting to files."""
 
 import os
-import uuid
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from sparsejax.config import ConfigError
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.storage import StoredDirectory
+from tests.data.conftest import new_bucket
 
 
 def setting(value: str) -> PathSetting:
@@ -58,7 +58,7 @@ def test_one_file_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_uris_and_paths_together(tmp_path: Path) -> None:
-    bucket = StoredDirectory(f"fsspec+memory://{uuid.uuid4().hex}/c4")
+    bucket = StoredDirectory(new_bucket())
     for name in ("1.json", "0.json"):
         bucket.write(name, b"text")
     (tmp_path / "here.json").write_text("more")
@@ -84,5 +84,5 @@ def test_unusable_uris_are_named(name: str, message: str, tmp_path: Path) -> Non
 
 
 def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^data.path=nosuch://b/\*: nosuch://b/\* cannot be listed: [^\n]+$"):
+    with pytest.raises(ConfigError, match=r"^data.path=nosuch://b/\*: cannot be listed: [^\n]+$"):
         setting("nosuch://b/*").corpus_files(FileDigests(tmp_path / "digests"))

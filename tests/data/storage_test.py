@@ -1,21 +1,21 @@
-"""Files behind URIs, with two file systems that need no network: this machine's own and one in memory."""
+"""Files behind URIs: this machine's own, and a bucket (see ``new_bucket``)."""
 
 import hashlib
 import io
-import uuid
 from pathlib import Path
 
 import pytest
 
 from sparsejax.data.storage import StoredDirectory, is_uri, stored_files
+from tests.data.conftest import new_bucket
 
 
-@pytest.fixture(params=["path", "file", "fsspec+memory"])
+@pytest.fixture(params=["path", "file", "bucket"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A directory that is not there yet, named in each of the ways there are."""
     if request.param == "path":
         return str(tmp_path / "set")
-    return f"file://{tmp_path}/set" if request.param == "file" else f"fsspec+memory://{uuid.uuid4().hex}/set"
+    return f"file://{tmp_path}/set" if request.param == "file" else new_bucket()
 
 
 def test_what_a_uri_is() -> None:
@@ -38,6 +38,7 @@ def test_files_come_back_as_they_were_written(location: str, tmp_path: Path) -> 
     assert copy.getvalue() == b"0123456789"
     directory.write("b", b"another")
     assert StoredDirectory(location + "/").read("b") == b"another"
+    directory.remove_folder("shards")
     directory.remove_folder("shards")
     assert list(directory.sizes()) == ["b"]
     with pytest.raises(OSError, match="a"):

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION
 from sparsejax.data.storage import StoredDirectory
 from sparsejax.data.token_set import MANIFEST, Manifest
 from sparsejax.data.tokenise import Outcome
-from tests.data.conftest import texts
+from tests.data.conftest import new_bucket, texts
 
 FILES = 5
 
@@ -80,7 +79,7 @@ def test_the_number_of_processes_leaves_no_trace(config: DataConfig, tmp_path: P
 
 
 def test_a_set_in_a_bucket_from_text_in_a_bucket(config: DataConfig, tmp_path: Path) -> None:
-    bucket = StoredDirectory(f"fsspec+memory://{uuid.uuid4().hex}")
+    bucket = StoredDirectory(new_bucket())
     for path in tmp_path.glob("part-*.jsonl"):
         bucket.write_file(f"text/{path.name}", path)
     there = dataclasses.replace(config, path=f"{bucket.location}/text/part-*.jsonl")
