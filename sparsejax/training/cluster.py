@@ -190,6 +190,9 @@ def joined(launch: Launch) -> Iterator[Cluster]:
     jax.config.update("jax_enable_preemption_service", False)
     with lost_peers.LostPeers(launch.heartbeat_timeout) as peers:
         _join(launch, peers)
+        if jax.devices()[0].platform == "cpu":
+            # Seen with jax 0.10.2: programs that processes of CPUs read from the cache wait for each other for ever.
+            jax.config.update("jax_enable_compilation_cache", False)
         cluster = Cluster()
         peers.name = cluster.name
         try:

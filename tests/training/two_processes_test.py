@@ -33,7 +33,11 @@ class Pair:
 
     def ends(self):
         """Exit code and output of both."""
-        outputs = [process.communicate(timeout=300)[0] for process in self.processes]
+        try:
+            outputs = [process.communicate(timeout=250)[0] for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
         return [process.returncode for process in self.processes], outputs
 
 
