@@ -143,4 +143,4 @@ def _call(collection: str, verb: str) -> list[str]:
 def _where(resource: Resource, worker: str) -> list[str]:
     node = [] if resource.collection == NODE else ["--node=all" if worker == "all" else "--node=0"]
     reach = [] if resource.connection == "external" else [f"--{resource.connection}"]
-    return [*resource.place.flags(), *node, f"--worker={worker}", *reach]
+    return [*resource.place.flags(), *reach, *node, f"--worker={worker}"]

@@ -129,20 +129,20 @@ def worker_command(todo: Job) -> list[str]:
 def to_yaml(value: Any, indent: int = 0) -> str:
     """A tree of dicts and lists as YAML in blocks; scalars and lists of scalars as JSON, which YAML contains."""
     pad = " " * indent
+    if not _is_block(value):
+        return pad + json.dumps(value)
     if isinstance(value, Mapping):
         return "\n".join(f"{pad}{key}:{_nested(child, indent + 2)}" for key, child in value.items())
-    if _is_block(value):
-        blocks = [to_yaml(child, indent + 2) for child in value]
-        return "\n".join(f"{pad}- {block[indent + 2 :]}" for block in blocks)
-    return pad + json.dumps(value)
+    blocks = [to_yaml(child, indent + 2) for child in value]
+    return "\n".join(f"{pad}- {block[indent + 2 :]}" for block in blocks)
 
 
 def _nested(value: Any, indent: int) -> str:
-    return f"\n{to_yaml(value, indent)}" if isinstance(value, Mapping) or _is_block(value) else f" {json.dumps(value)}"
+    return f"\n{to_yaml(value, indent)}" if _is_block(value) else f" {json.dumps(value)}"
 
 
 def _is_block(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(child, Mapping) for child in value)
+    return bool(value) and (isinstance(value, Mapping) or isinstance(value, list) and isinstance(value[0], Mapping))
 
 
 def _parser(kind: str) -> Parser:
@@ -166,7 +166,9 @@ def _parser(kind: str) -> Parser:
 
 def _text(kind: str, flags: argparse.Namespace, rest: Sequence[str]) -> str:
     if not _NAME.fullmatch(flags.name):
-        raise LaunchError(f"--name={flags.name}: write up to 40 lower-case letters, digits and hyphens, first a letter")
+        raise LaunchError(
+            f"--name={flags.name}: write at most 40 lower-case letters, digits and hyphens, a letter first"
+        )
     if flags.num_slices < 1:
         raise LaunchError("--num-slices=0: must be at least 1")
     hardware = parse_slice(flags.hardware)

@@ -97,10 +97,10 @@ attend() {
   local code=0
   # The process gets the same signals; this shell is still to report its end, and sed to pass on its last words.
   trap : TERM INT HUP
-  "${command[@]}" 2>&1 </dev/null | (
+  "${command[@]}" > >(
     trap '' TERM INT HUP
     exec sed -u "s/^/[$1] /"
-  ) || code=${PIPESTATUS[0]}
+  ) 2>&1 </dev/null || code=$?
   echo "$1 $code" >&3
 }
 
@@ -122,22 +122,38 @@ for ((process = 0; process < processes; process++)); do
   disown
 done
 
+result=0 left=$processes
+ended=()
 # Seconds since this script began; until one has failed there is no hurry.
-result=0 deadline=999999999
-for ((left = processes; left > 0; )); do
-  if read -r -t "$((deadline > SECONDS ? deadline - SECONDS : 1))" process code <&3; then
-    left=$((left - 1))
-    if [[ $code != 0 && $result == 0 ]]; then
-      result=$code
-      deadline=$((SECONDS + grace))
-      ((left == 0)) || echo "local.sh: process $process ended with exit code $code; the others have $grace s" >&2
-      # 75 and 130: all are saving. Else the others may wait for the lost one for ever.
-      [[ $code == 75 || $code == 130 ]] || kill_all TERM
-    fi
-  elif ((SECONDS >= deadline)); then
+deadline=999999999
+
+note_end() {
+  local process=$1 code=$2
+  [[ -z ${ended[process]-} ]] || return 0
+  ended[process]=$code
+  left=$((left - 1))
+  if [[ $code != 0 && $result == 0 ]]; then
+    result=$code
+    deadline=$((SECONDS + grace))
+    ((left == 0)) || echo "local.sh: process $process ended with exit code $code; the others have $grace s" >&2
+    # 75 and 130: all are saving. Else the others may wait for the lost one for ever.
+    [[ $code == 75 || $code == 130 ]] || kill_all TERM
+  fi
+}
+
+while ((left > 0)); do
+  if read -r -t 1 process code <&3; then
+    note_end "$process" "$code"
+    continue
+  fi
+  if ((SECONDS >= deadline)); then
     echo "local.sh: killing the $left that did not end" >&2
     kill_all KILL
     break
   fi
+  # Who was killed together with the shell that attends it reports nothing.
+  for ((process = 0; process < processes; process++)); do
+    kill -0 -- "-${groups[process]}" 2>/dev/null || note_end "$process" 143
+  done
 done
 exit "$result"
