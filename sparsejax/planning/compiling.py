@@ -21,7 +21,8 @@ from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.rewire_plan import plan_at
 from sparsejax.training.sharding import state_shardings
 
-TRAIN, SCORE, REWIRE = "train step", "score step", "rewire step"
+TRAIN, MEET, SCORE, REWIRE = "train step", "meeting of replicas", "score step", "rewire step"
+ALL = (TRAIN, MEET, SCORE, REWIRE)
 
 _COUNT_FLAG = "xla_force_host_platform_device_count"
 
@@ -35,8 +36,13 @@ def devices_of(system: System) -> tuple[jax.Device, ...]:
     if system.torus:
         try:
             return described_devices(system)
-        except (ValueError, RuntimeError) as error:
+        except ValueError as error:
             raise ConfigError(f"--hardware={error}") from error
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"--hardware={system.name}: {reason} (TPU compilers come with the extra 'tpu')"
+            ) from error
     if _COUNT_FLAG not in os.environ.get("XLA_FLAGS", ""):
         # Where JAX has started already, it has the devices it has.
         with contextlib.suppress(RuntimeError):
@@ -95,6 +101,8 @@ def lower_programs(recipe: Recipe, device: jax.Device, names: tuple[str, ...]) -
     if TRAIN in names:
         rates = abstract(jax.eval_shape(lambda: recipe.rates))
         found[TRAIN] = programs.train_step(recipe).lower(state, targets_BT, rates)
+    if MEET in names and recipe.replicas > 1:
+        found[MEET] = programs.meet_step(recipe).lower(state)
     if not recipe.rewires:
         return found
     scores: Any = NO_SCORES

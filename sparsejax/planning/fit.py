@@ -31,8 +31,6 @@ from sparsejax.training.recipe import Recipe
 # Of a GPU's memory, what is left when its runtime and fragments have had theirs: XLA_PYTHON_CLIENT_MEM_FRACTION=0.9.
 GPU_MEMORY_SHARE = 0.9
 
-ALL = (compiling.TRAIN, compiling.SCORE, compiling.REWIRE)
-
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
@@ -86,7 +84,7 @@ class Fit:
         return self.limit is None or self.needed <= self.limit
 
 
-def fit_of(recipe: Recipe, system: System, programs: Iterable[str] = ALL) -> Fit:
+def fit_of(recipe: Recipe, system: System, programs: Iterable[str] = compiling.ALL) -> Fit:
     """Compile the named programs of a recipe and add up what they need; GPUs' are never compiled, nor with none named.
 
     Raises:
@@ -122,6 +120,7 @@ def work_of(recipe: Recipe) -> Work:
         microbatches=run.train.microbatches,
         compute_bytes={"bfloat16": 2, "float32": 4}[run.model.compute_dtype],
         remat=run.model.remat,
+        apart=recipe.replicas > 1,
     )
 
 
@@ -197,6 +196,6 @@ def with_mesh(run: RunConfig, replica: int, fsdp: int, tensor: int) -> RunConfig
     return dataclasses.replace(run, mesh=dataclasses.replace(run.mesh, replica=replica, fsdp=fsdp, tensor=tensor))
 
 
-def checked(run: RunConfig, facts: Facts, system: System, programs: Iterable[str] = ALL) -> Fit:
+def checked(run: RunConfig, facts: Facts, system: System, programs: Iterable[str] = compiling.ALL) -> Fit:
     """``fit_of`` a run; raises ``ConfigError`` as the trainer would on that machine."""
     return fit_of(compiling.recipe_on(run, facts, system), system, programs)

@@ -16,6 +16,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"^(topology|explored|scores)/", "indices"),
     (r"^opt_state/.*/ages/", "ages"),
     (r"^opt_state/.*/layers/(attention|mlp)/", "moments"),
+    (r"^outer/", "weights and error feedback of a replica that trains apart"),
     (r"^params/", "other parameters"),
     (r"^opt_state/.*/(mu|nu)/", "their moments"),
     (r"", "counters"),

@@ -43,6 +43,7 @@ class Work:
       microbatches: equal parts of every device's rows.
       compute_bytes: of an element of activations and gathered weights.
       remat: ``model.remat``.
+      apart: whether replicas train apart and sum nothing in a step (``outer.every`` above 1).
     """
 
     shape: DecoderShape
@@ -55,6 +56,7 @@ class Work:
     microbatches: int
     compute_bytes: int
     remat: str
+    apart: bool = False
 
     @property
     def devices(self) -> int:
@@ -102,7 +104,7 @@ def step_traffic(work: Work) -> tuple[Traffic, ...]:
         _traffic(
             "all-reduce",
             (REPLICA,),
-            work.replica,
+            1 if work.apart else work.replica,
             len(work.weights) + tables,
             VALUE_BYTES * (gathered + work.embedding // work.tensor) // work.fsdp,
         ),

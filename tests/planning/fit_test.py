@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from sparsejax.config import ConfigError, MeshConfig
 from sparsejax.hardware.systems import parse_system
 from sparsejax.planning import compiling
 from sparsejax.planning.facts import Facts
@@ -91,10 +92,19 @@ def test_too_little_memory_does_not_fit(fit):
     assert dataclasses.replace(fit, limit=fit.needed).fits
 
 
+def test_without_a_tpu_compiler_it_is_one_line(monkeypatch):
+    def describe(system):
+        raise RuntimeError("JAX TPU support not installed\nsee the documentation")
+
+    monkeypatch.setattr(compiling, "described_devices", describe)
+    with pytest.raises(ConfigError, match=r"--hardware=v5e:4x4: JAX TPU support not installed .*extra 'tpu'") as caught:
+        compiling.devices_of(parse_system("v5e:4x4"))
+    assert "\n" not in str(caught.value)
+
+
 def test_axes_are_as_fast_as_the_nodes_they_stay_in():
     system = parse_system("h100:16")
-    run_mesh = type("M", (), {"replica": 2, "fsdp": 4, "tensor": 1})
-    mesh = make_mesh(run_mesh, jax.devices())
+    mesh = make_mesh(MeshConfig(replica=2, fsdp=4, tensor=1, sequence=False), jax.devices())
     assert axes_bandwidth(system, mesh, ("fsdp",)) == 450e9
     with pytest.raises(ValueError, match="no links"):
         axes_bandwidth(CPU_8, mesh, ("fsdp",))

@@ -55,6 +55,7 @@ def test_recomputing_sums_once_more_and_one_device_sends_nothing():
     full = dataclasses.replace(WORK, remat="full")
     assert sent(full, ("tensor",), "all-reduce") * 4 == sent(WORK, ("tensor",), "all-reduce") * 5
     assert step_traffic(dataclasses.replace(WORK, replica=1, fsdp=1, tensor=1)) == ()
+    assert sent(dataclasses.replace(WORK, apart=True), ("replica",), "all-reduce") == 0
     tied = dataclasses.replace(WORK, shape=dataclasses.replace(SHAPE, tied_head=True))
     assert sent(tied, ("fsdp", "tensor"), "all-gather") * 2 == sent(WORK, ("fsdp", "tensor"), "all-gather")
 
