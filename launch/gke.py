@@ -142,7 +142,7 @@ def _nested(value: Any, indent: int) -> str:
 
 
 def _is_block(value: Any) -> bool:
-    return bool(value) and (isinstance(value, Mapping) or isinstance(value, list) and isinstance(value[0], Mapping))
+    return bool(value) and (isinstance(value, Mapping) or (isinstance(value, list) and isinstance(value[0], Mapping)))
 
 
 def _parser(kind: str) -> Parser:

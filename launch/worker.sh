@@ -78,11 +78,12 @@ attend() {
 }
 
 state() {
-  if [[ -f $run/code ]]; then
-    answer exited "code=$(cat "$run/code")"
-  elif running; then
+  # In this order: what has just ended has left its code.
+  if running; then
     answer running
     tail -n 1 "$run/log"
+  elif [[ -f $run/code ]]; then
+    answer exited "code=$(cat "$run/code")"
   elif [[ -f $run/pid ]]; then
     answer lost
   else
