@@ -153,31 +153,13 @@ class Llama(nnx.Module):
         self.model, self.parallel = model, parallel
 
         def linear(name: str, layer: jax.Array) -> Linear:
-            weight, dtype, std = weights[name], model.compute_dtype, model.init_std
-            shape, structure = weight.grid.shape, weight.structure
-            init_key = weight_key(init_seed, 0, f"init.{name}", layer)
-            # Master weights are dense, and factors are scaled to their product: the density enters neither.
-            if isinstance(structure, NmPattern):
-                cut_axis = 1 if weights[name].grid.shard_axis == "rows" else 0
-                return MaskedLinear(
-                    shape,
-                    structure,
-                    compute_dtype=dtype,
-                    std=std,
-                    init_key=init_key,
-                    cut_axis=cut_axis,
-                    parallel=parallel,
-                )
-            if isinstance(structure, MonarchShape):
-                return MonarchLinear(shape, structure, compute_dtype=dtype, std=std, init_key=init_key)
-            return SparseLinear(
-                weight,
-                implementation="dense" if weight.dense else implementations[name],
-                compute_dtype=dtype,
-                std=initial_std(model.init, std, weight.density),
-                init_key=init_key,
-                topology_key=weight_key(topology_seed, 0, name, layer),
-                parallel=parallel,
+            return _linear(
+                model,
+                weights[name],
+                implementations[name] if weights[name].packed else "dense",
+                weight_key(init_seed, 0, f"init.{name}", layer),
+                weight_key(topology_seed, 0, name, layer),
+                parallel,
             )
 
         @nnx.vmap
@@ -246,6 +228,36 @@ class Llama(nnx.Module):
         hidden_MD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
         logits_MV = jnp.matmul(hidden_MD, kernel_DV, preferred_element_type=jnp.float32)
         return logits_MV.reshape(*hidden_BTD.shape[:-1], -1)
+
+
+def _linear(
+    model: ModelConfig,
+    weight: SparseWeight,
+    implementation: str,
+    init_key: jax.Array,
+    topology_key: jax.Array,
+    parallel: Parallel,
+) -> Linear:
+    """One weight of one layer, in the storage that the density table gives it."""
+    dtype, std = model.compute_dtype, model.init_std
+    shape, structure = weight.grid.shape, weight.structure
+    # Master weights are dense, and factors are scaled to their product: the density enters neither.
+    if isinstance(structure, NmPattern):
+        cut_axis = 1 if weight.grid.shard_axis == "rows" else 0
+        return MaskedLinear(
+            shape, structure, compute_dtype=dtype, std=std, init_key=init_key, cut_axis=cut_axis, parallel=parallel
+        )
+    if isinstance(structure, MonarchShape):
+        return MonarchLinear(shape, structure, compute_dtype=dtype, std=std, init_key=init_key)
+    return SparseLinear(
+        weight,
+        implementation=implementation,
+        compute_dtype=dtype,
+        std=initial_std(model.init, std, weight.density),
+        init_key=init_key,
+        topology_key=topology_key,
+        parallel=parallel,
+    )
 
 
 def _remat(body: Callable, policy: str, *, gathers: bool) -> Callable:
