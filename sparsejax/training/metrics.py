@@ -63,7 +63,10 @@ class RunLog(SilentLog):
             os.fsync(file.fileno())
         temporary.replace(self._path)
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(self.board), purge_step=start_step + 1, flush_secs=20)
+        # The suffix keeps a session's file apart from that of another in the bucket, started in the same second.
+        self._board = SummaryWriter(
+            str(self.board), purge_step=start_step + 1, flush_secs=20, filename_suffix=f".{start_step}"
+        )
         self._written = {(row["kind"], row["step"]) for row in kept}
         self.previous_seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
 
