@@ -87,11 +87,11 @@ def check_workdir(workdir: str, *, many_hosts: bool, survives: bool, shared: boo
         )
 
 
-def fit_check(job: Job, hardware: Slice, num_slices: int) -> list[str]:
+def fit_check(job: Job, hardware: Slice, num_slices: int, flags: Sequence[str]) -> list[str]:
     """The command that says whether it fits, on this machine and before anything is booked."""
     name = hardware.hardware if num_slices == 1 else f"{num_slices}x{hardware.hardware}"
     settings = [flag for flag in job.flags if flag.startswith("--config.")]
-    return ["sparsejax", "check", f"--config={job.config}", f"--hardware={name}", *settings]
+    return ["sparsejax", "check", f"--config={job.config}", f"--hardware={name}", *settings, *flags]
 
 
 def train_flags(job: Job, *, distributed: bool) -> list[str]:

@@ -108,6 +108,7 @@ def _add_request_flags(parser: Parser) -> None:
     parser.add_argument("--retries", type=whole_number, default=10, help="how often to start again when preempted")
     parser.add_argument("--keep", action="store_true", help="do not delete the TPUs at the end")
     parser.add_argument("--skip-check", action="store_true", help="do not check first that the run fits")
+    parser.add_argument("--check-flags", default="", help="more flags for the check: '--vocab_size=32128 --search'")
 
 
 def _run(flags: argparse.Namespace, rest: list[str]) -> int:
@@ -127,7 +128,9 @@ def _supervised(flags: argparse.Namespace, rest: list[str], act: Callable[[Super
     resource = _resource(flags, gcloud.collection_of(request.capacity))
     shell = _shell(flags, num_slices=request.num_slices, exists=False)
     if not flags.skip_check:
-        code = supervise.check_fit(shell, job.fit_check(todo, request.slice, request.num_slices))
+        code = supervise.check_fit(
+            shell, job.fit_check(todo, request.slice, request.num_slices, shlex.split(flags.check_flags))
+        )
         if code != FINISHED:
             return code
     policy = Policy(flags.retries, flags.keep, many, _logs(flags))

@@ -166,9 +166,14 @@ def test_a_worker_that_did_not_install_stops_the_run(launch: Launch) -> None:
 @pytest.mark.parametrize(("check", "code"), [("3", 3), ("2", 2), ("1", 1)])
 def test_nothing_is_booked_for_what_does_not_fit(launch: Launch, cloud: Path, check: str, code: int) -> None:
     (cloud / "check").write_text(check)
-    ended = launch(*RUN, "--", "--config.data.batch=8", "--watchdog=60")
+    ended = launch(*RUN, "--check-flags=--steps=9 --search", "--", "--config.data.batch=8", "--watchdog=60")
     assert (ended.code, ended.verbs()) == (code, ["check"])
-    assert ended.calls[-1] == "check --config=configs/quickstart.py --hardware=v5e:4x4 --config.data.batch=8"
+    asked = "check --config=configs/quickstart.py --hardware=v5e:4x4 --config.data.batch=8 --steps=9 --search"
+    assert ended.calls == [asked]
+
+
+def test_several_slices_are_checked_as_such(launch: Launch) -> None:
+    assert "--hardware=3xv5e:4x4" in launch(*RUN, "--num-slices=3").calls[0]
 
 
 def test_up_only_gets_the_machines(launch: Launch) -> None:
