@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -32,10 +33,10 @@ class SetProgress:
         self._tokens = self._id_bytes = self._text_bytes = 0
         self._began = time.monotonic()
         self._said = -_SECONDS_BETWEEN_LINES
-        notice(
-            f"tokenising {len(todo)} of {len(part_bytes)} parts, {self._bytes(todo) / _GB:.3g} of "
-            f"{sum(part_bytes) / _GB:.3g} GB"
-        )
+        line = f"tokenising {len(todo)} of {len(part_bytes)} parts"
+        if sum(part_bytes):
+            line += f", {self._bytes(todo) / _GB:.3g} of {sum(part_bytes) / _GB:.3g} GB"
+        notice(line)
 
     def done(self, part: int, tokens: int, id_bytes: int, text_bytes: int) -> None:
         """Part ``part`` gave so many tokens, bytes of ids and bytes of text."""
@@ -54,7 +55,7 @@ class SetProgress:
         line += f", {self._text_bytes / 1e6 / seconds:.3g} MB/s of text"
         read = self._bytes(self._finished)
         if read and not last:
-            line += f", about {seconds * (self._bytes(self._todo) - read) / read / 60:.0f} min left"
+            line += f", about {math.ceil(seconds * (self._bytes(self._todo) - read) / read / 60)} min left"
         self._notice(line)
         if first and read:
             self._say_space(read)
