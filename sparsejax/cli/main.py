@@ -22,6 +22,7 @@ COMMANDS = {
     "sweep": "train every point of an ablation with every seed, and tabulate",
     "branch": "what the rewirings of a run cost: drop damage and cold start",
     "average": "the mean of runs that share a topology",
+    "fit": "a scaling law from finished runs, with intervals and diagnostics",
     "advise": "which size, density and epochs, for so many unique tokens and FLOPs",
     "compare": "drift of runs, overlap of their masks",
 }

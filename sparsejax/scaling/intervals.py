@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sparsejax.scaling.fit import BATCH, Fit, problem_of, search
+from sparsejax.scaling.fit import BATCH, Fit, basis_of, search
 from sparsejax.scaling.solver import from_natural, residuals, to_natural
 
 # An interval that covers this factor says nothing that four digits could.
@@ -111,10 +111,7 @@ def profile(fit: Fit, name: str, level: float = 0.95, width: float = 4.0) -> Int
     step = width if fit.law.parameters[i].positive else max(abs(fit.z[i]), 0.1) * width / 4
     grid = np.sort(np.concatenate([fit.z[i] + step * np.linspace(-1, 1, 2 * BATCH - 1) ** 3, fit.z[i : i + 1]]))
     kept = {one: fit.values[one] for one in fit.law.names if one not in fit.free} | {name: fit.values[name]}
-    problem = problem_of(fit.law, fit.table, kept, fit.delta)
-    problem = dataclasses.replace(
-        problem, prior_mean=fit.problem.prior_mean, prior_precision=fit.problem.prior_precision
-    )
+    problem = dataclasses.replace(fit.problem, basis=basis_of(fit.law, fit.problem.columns, kept))
     starts = np.tile(fit.z, (len(grid), 1))
     # Along the direction that keeps terms at the centre of the data where they are.
     starts += np.outer(grid - fit.z[i], fit.problem.basis[:, i])

@@ -1,0 +1,83 @@
+"""A whole study of some runs: the fit, its certainty, its errors on runs left out, and other laws beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from sparsejax.config import ConfigError
+from sparsejax.scaling.fit import Fit, fit
+from sparsejax.scaling.fit_report import Certainty, Findings
+from sparsejax.scaling.held_out import compare, held_out
+from sparsejax.scaling.intervals import bootstrap, diagnostics, profile
+from sparsejax.scaling.laws.law import Law
+from sparsejax.scaling.rows import Table
+from sparsejax.scaling.stages import SPARSE_REPEATED_STAGES, fit_jointly
+
+
+def study(
+    laws: Sequence[Law],
+    table: Table,
+    *,
+    fixed: Mapping[str, float],
+    delta: float | None,
+    staged: bool,
+    starts: int | None,
+    samples: int,
+    level: float,
+    seed: int,
+    command: str,
+) -> Findings:
+    """Fit the first law, with intervals and diagnostics; the others only beside it, at its delta.
+
+    Args:
+      laws: at least one.
+      table: the runs.
+      fixed: parameters of the first law that keep a value.
+      delta: of the Huber loss, None to take it from the residuals.
+      staged: fit the stages of the sparse law's paper first, then all at once from there.
+      starts: number of starts, None for enough.
+      samples: bootstrap refits.
+      level: of the intervals.
+      seed: of starts, refits and folds.
+      command: how the user asked, for the report.
+
+    Raises:
+      ConfigError: the data cannot say what is asked, or stages were asked of a law that has none.
+    """
+    law = laws[0]
+    found = _fitted(law, table, fixed, delta, staged, starts, seed)
+    refits = bootstrap(found, samples, seed)
+    certainty = {name: Certainty(refits.interval(name, level), profile(found, name, level)) for name in found.free}
+    comparison = None
+    if len(laws) > 1:
+        others = [fit(other, found.table, delta=found.delta, starts=starts, seed=seed) for other in laws[1:]]
+        comparison = compare([found, *others], seed)
+    return Findings(
+        fit=found,
+        bootstrap=refits,
+        certainty=certainty,
+        level=level,
+        diagnostics=diagnostics(found),
+        held_out=held_out(found, seed),
+        comparison=comparison,
+        command=command,
+    )
+
+
+def _fitted(
+    law: Law,
+    table: Table,
+    fixed: Mapping[str, float],
+    delta: float | None,
+    staged: bool,
+    starts: int | None,
+    seed: int,
+) -> Fit:
+    if not staged:
+        return fit(law, table, fixed=fixed, delta=delta, starts=starts, seed=seed)
+    if law.name != "sparse_repeated" or fixed:
+        raise ConfigError("--stages: only sparse_repeated has stages, and they fix what they fix; leave out --fix")
+    found = fit_jointly(law, table, SPARSE_REPEATED_STAGES, delta, seed)
+    # The report is of the runs as they are, not of the unlimited text the stages assume.
+    return dataclasses.replace(found, table=dataclasses.replace(found.table, columns=table.columns))
