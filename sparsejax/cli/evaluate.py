@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from sparsejax.cli.flags import FlagParser
@@ -12,7 +10,7 @@ from sparsejax.cli.flags import FlagParser
 def main(argv: list[str]) -> int:
     """Print loss, perplexity and bits per byte; returns 0."""
     parser = FlagParser("evaluate", "Validation loss of the newest checkpoint of a run.")
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument("--workdir", required=True, help="run directory, or gs://bucket/run")
     parser.add_argument("--tokens", type=int, default=0, help="validation tokens; 0 means the whole split")
     flags = parser.parse_args(argv)
     if flags.tokens < 0:
@@ -24,17 +22,18 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.evaluate import evaluate
     from sparsejax.training.restore import restore_run
     from sparsejax.training.steps import make_eval_step
-    from sparsejax.training.workdir import check_same_data
+    from sparsejax.training.workdir import check_same_data, run_directory
 
     console = Console()
 
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    trained = restore_run(flags.workdir, notice)
+    workdir = run_directory(flags.workdir)
+    trained = restore_run(workdir, notice)
     data, train = trained.run.data, trained.run.train
     corpus = open_corpus(data, notice)
-    check_same_data(flags.workdir, corpus.data_digest, corpus.tokenizer.digest)
+    check_same_data(workdir, corpus.data_digest, corpus.tokenizer.digest)
     limit = flags.tokens or corpus.validation.tokens
     found = evaluate(
         jax.jit(make_eval_step(trained.recipe)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from sparsejax.cli.flags import FlagParser
 
@@ -11,7 +10,7 @@ from sparsejax.cli.flags import FlagParser
 def main(argv: list[str]) -> int:
     """Write the prompt and its continuation to standard output; returns 0."""
     parser = FlagParser("generate", "Text from the newest checkpoint of a run.")
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument("--workdir", required=True, help="run directory, or gs://bucket/run")
     parser.add_argument("--prompt", default="", help="text to continue")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens at most")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely token")
@@ -24,8 +23,9 @@ def main(argv: list[str]) -> int:
 
     from sparsejax.inference.sampling import Sampling, generate
     from sparsejax.training.restore import restore_run
+    from sparsejax.training.workdir import run_directory
 
-    trained = restore_run(flags.workdir, lambda text: print(text, file=sys.stderr))
+    trained = restore_run(run_directory(flags.workdir), lambda text: print(text, file=sys.stderr))
     sampling = Sampling(temperature=flags.temperature, top_k=flags.top_k, seed=flags.seed)
     text = written = flags.prompt
     print(written, end="", flush=True)
