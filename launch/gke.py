@@ -33,10 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print one of the two; returns an exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if not arguments or arguments[0] not in KINDS:
+        if not arguments or arguments[0] in ("-h", "--help"):
             text = "\n".join(f"  {name:<9} {what}" for name, what in KINDS.items())
-            raise LaunchError(f"usage: python -m launch.gke <kind> [flags] [-- flags of the trainer]\n\nkinds:\n{text}")
+            print(f"usage: python -m launch.gke <kind> [flags] [-- flags of the trainer]\n\nkinds:\n{text}")
+            return FINISHED
         kind, *rest = arguments
+        if kind not in KINDS:
+            raise LaunchError(f"{kind}: no such kind; there are {', '.join(KINDS)}")
         split = rest.index("--") if "--" in rest else len(rest)
         flags = _parser(kind).parse_args(rest[:split])
         print(_text(kind, flags, rest[split + 1 :]))

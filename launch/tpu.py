@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import getpass
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from types import FrameType
 from launch import gcloud, job, supervise
 from launch.cloud import Cloud, all_mine, delete_all_mine
 from launch.exit_codes import FINISHED, INTERRUPTED, LaunchError
-from launch.flags import Parser, whole_number
+from launch.flags import Parser, whole_number, words
 from launch.gcloud import CAPACITIES, CONNECTIONS, NODE, QUEUE, Place, Request, Resource
 from launch.rehearsal import Rehearsal
 from launch.shell import Shell
@@ -76,7 +75,7 @@ def _parser(verb: str) -> Parser:
     parser.add_argument("--project", default="", help="instead of the one of 'gcloud config'")
     parser.add_argument("--owner", default=_user(), help="label of what is made; the name of this user")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
-    parser.add_argument("--poll", type=whole_number, default=30, help="seconds between two looks")
+    parser.add_argument("--poll", type=whole_number, default=30, help="seconds between two looks, 30")
     if verb in ("status", "down-all"):
         parser.add_argument("--name", default="", help="only this one") if verb == "status" else None
     else:
@@ -98,17 +97,21 @@ def _parser(verb: str) -> Parser:
 def _add_request_flags(parser: Parser) -> None:
     parser.add_argument("--hardware", required=True, help="one slice, as 'sparsejax check' takes it: v5p:4x4x4")
     parser.add_argument("--num-slices", type=whole_number, default=1, help="slices, which mesh.replica spans")
-    parser.add_argument("--capacity", choices=CAPACITIES, default="queued", help="on which terms")
+    parser.add_argument("--capacity", choices=CAPACITIES, default="queued", help="on which terms; queued")
     parser.add_argument("--valid-until", default="", help="give up after this time in the queue, such as 6h")
-    parser.add_argument("--create-flags", default="", help="more flags for the creating call: '--network=mine'")
+    parser.add_argument(
+        "--create-flags", type=words, default=(), help="more flags for the creating call: '--network=mine'"
+    )
     parser.add_argument("--config", required=True, help="configs/<file>.py[:key=value,...]")
     parser.add_argument("--workdir", required=True, help="run directory, gs://bucket/run")
     parser.add_argument("--shared-workdir", action="store_true", help="the path of --workdir is mounted on all workers")
     parser.add_argument("--compile-cache", default="", help="directory of compiled programs; <workdir>/compile_cache")
-    parser.add_argument("--retries", type=whole_number, default=10, help="how often to start again when preempted")
+    parser.add_argument("--retries", type=whole_number, default=10, help="how often to start again when preempted, 10")
     parser.add_argument("--keep", action="store_true", help="do not delete the TPUs at the end")
     parser.add_argument("--skip-check", action="store_true", help="do not check first that the run fits")
-    parser.add_argument("--check-flags", default="", help="more flags for the check: '--vocab_size=32128 --search'")
+    parser.add_argument(
+        "--check-flags", type=words, default=(), help="more flags for the check: '--vocab_size=32128 --search'"
+    )
 
 
 def _run(flags: argparse.Namespace, rest: list[str]) -> int:
@@ -128,9 +131,7 @@ def _supervised(flags: argparse.Namespace, rest: list[str], act: Callable[[Super
     resource = _resource(flags, gcloud.collection_of(request.capacity))
     shell = _shell(flags, num_slices=request.num_slices, exists=False)
     if not flags.skip_check:
-        code = supervise.check_fit(
-            shell, job.fit_check(todo, request.slice, request.num_slices, shlex.split(flags.check_flags))
-        )
+        code = supervise.check_fit(shell, job.fit_check(todo, request.slice, request.num_slices, flags.check_flags))
         if code != FINISHED:
             return code
     policy = Policy(flags.retries, flags.keep, many, _logs(flags))
@@ -213,8 +214,7 @@ def _request(flags: argparse.Namespace) -> Request:
             raise LaunchError(f"--valid-until={flags.valid_until}: on-demand TPUs wait in no queue; leave it out")
         if flags.connection == "tunnel-through-iap":
             raise LaunchError("--connection=tunnel-through-iap: only queued resources have it; --capacity=queued")
-    more = tuple(shlex.split(flags.create_flags))
-    return Request(wanted, flags.num_slices, flags.capacity, flags.valid_until, more)
+    return Request(wanted, flags.num_slices, flags.capacity, flags.valid_until, flags.create_flags)
 
 
 def _resource(flags: argparse.Namespace, collection: str) -> Resource:

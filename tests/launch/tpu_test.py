@@ -28,6 +28,7 @@ def changed(flag: str) -> list[str]:
             "--name=Run_1: write at most 36 lower-case letters, digits and hyphens, a letter first",
         ),
         (changed("--retries=-1"), "argument --retries: '-1' is no whole number; see"),
+        (changed("--create-flags='--x"), 'argument --create-flags: "\'--x": No closing quotation; see'),
         (changed("--capacity=cheap"), "argument --capacity: invalid choice: 'cheap'"),
         ([*RUN, "--retry=1"], "unrecognized arguments: --retry=1; see"),
         (changed("--num-slices=0"), "--num-slices=0: must be at least 1"),
@@ -143,9 +144,10 @@ def test_a_dry_run_runs_nothing(launch: Launch) -> None:
 
 
 def test_the_other_commands_refuse_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gke.main(["manifest", "--name=a"]) == 2
+    assert gke.main(["deployment"]) == gke.main(["manifest", "--name=a"]) == 2
     assert sweep.main(["--on=abacus"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("launch: the following arguments are required: --image, --hardware")
-    assert lines[1].startswith("launch: argument --on: invalid choice: 'abacus'")
+    assert len(lines) == 3
+    assert lines[0] == "launch: deployment: no such kind; there are manifest, xpk"
+    assert lines[1].startswith("launch: the following arguments are required: --image, --hardware")
+    assert lines[2].startswith("launch: argument --on: invalid choice: 'abacus'")
