@@ -127,15 +127,15 @@ def optim() -> ConfigDict:
 def data() -> ConfigDict:
     """Text, tokenizer and the budget of unique tokens."""
     c = ConfigDict()
-    # stdlib (Python's own sources, read in place), text, jsonl, parquet, arrayrecord (as TensorFlow Datasets has it),
-    # hf (the library datasets), tokens (what `sparsejax tokenize` wrote: both splits and the tokenizer)
+    # stdlib (Python's own sources, read in place), text, jsonl, parquet, arrayrecord, tfrecord (both as TensorFlow
+    # Datasets writes them), hf (the library datasets), tokens (a token set: what `sparsejax tokenize` wrote)
     c.source = "stdlib"  # where text comes from, see above
     # files, URIs (gs://, s3://, hf://) or patterns of them, comma-separated; for hf name[:configuration][@split]; for
     # tokens the directory or URI of the set; empty for stdlib
     c.path = ""  # the training text, see above
     c.validation_path = ""  # the same for the validation text; empty: validation_fraction of the documents of path
     c.validation_fraction = 0.05  # share of the documents held out, chosen by their content; in (0, 1)
-    c.text_field = "text"  # field or column that holds the text, for jsonl, parquet, arrayrecord and hf
+    c.text_field = "text"  # field or column that holds the text, for all sources of files but text, and hf
     c.tokenizer = "bpe"  # bpe (trained on the corpus), byte, sentencepiece (a .model file), hf (a tokenizer.json file)
     c.tokenizer_path = ""  # file of a sentencepiece or hf tokenizer; empty for the others, and for the one of tokens
     c.vocab_size = 8192  # tokens of the bpe to train; the other tokenizers bring their own number

@@ -1,4 +1,4 @@
-"""A corpus in files, here or in a bucket: plain text, JSON lines, Parquet, ArrayRecord, one reader for each format."""
+"""A corpus in files, here or in a bucket, with one reader for each format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.document import Document
 from sparsejax.data.paths import PathSetting
-from sparsejax.data.record_files import read_array_record, read_parquet
+from sparsejax.data.record_files import read_array_record, read_parquet, read_tfrecord
 from sparsejax.data.storage import first_line
 from sparsejax.data.text_files import FormatError, read_jsonl, read_text
 
@@ -22,7 +22,7 @@ class FileSource:
         """Looks the files up; raises ``ConfigError`` if there is none or one is empty.
 
         Args:
-          kind: ``text``, ``jsonl``, ``parquet`` or ``arrayrecord``.
+          kind: ``text``, ``jsonl``, ``parquet``, ``arrayrecord`` or ``tfrecord``.
           where: the setting that names the files.
           text_field: the field or column that holds the text (plain text has none).
           digests: remembers the digests of the files.
@@ -78,7 +78,12 @@ class FileSource:
 def _reader(kind: str, text_field: str) -> Callable[[Path], Iterator[str]]:
     if kind == "text":
         return read_text
-    with_field = {"jsonl": read_jsonl, "parquet": read_parquet, "arrayrecord": read_array_record}
+    with_field = {
+        "jsonl": read_jsonl,
+        "parquet": read_parquet,
+        "arrayrecord": read_array_record,
+        "tfrecord": read_tfrecord,
+    }
     if kind not in with_field:
         raise ValueError(f"unknown file format {kind!r}, known: text, {', '.join(with_field)}")
     return functools.partial(with_field[kind], text_field=text_field)

@@ -1,4 +1,4 @@
-"""Readers of Parquet files and of ArrayRecord files in the layout of TensorFlow Datasets, without TensorFlow."""
+"""Readers of Parquet, and of ArrayRecord and TFRecord in the layout of TensorFlow Datasets, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparsejax.data.example_proto import bytes_features
 from sparsejax.data.text_files import FormatError, missing_field
+from sparsejax.data.tfrecord import read_records
 
 _BATCH = 1024
 
@@ -39,10 +40,23 @@ def read_array_record(path: Path, text_field: str) -> Iterator[str]:
         reader = array_record_module.ArrayRecordReader(str(path))
         for start in range(0, reader.num_records(), _BATCH):
             for record in reader.read(start, min(start + _BATCH, reader.num_records())):
-                features = bytes_features(record)
-                if text_field not in features:
-                    raise missing_field(text_field, str(path), features)
-                yield features[text_field].decode("utf-8")
+                yield _text_of(record, path, text_field)
         reader.close()
-    except (RuntimeError, IndexError, UnicodeDecodeError) as error:
+    except RuntimeError as error:
         raise FormatError(str(error).splitlines()[0]) from error
+
+
+def read_tfrecord(path: Path, text_field: str) -> Iterator[str]:
+    """The bytes feature ``text_field`` of each serialised ``tf.train.Example``, in file order."""
+    for record in read_records(path):
+        yield _text_of(record, path, text_field)
+
+
+def _text_of(example: bytes, path: Path, text_field: str) -> str:
+    try:
+        features = bytes_features(example)
+        if text_field in features:
+            return features[text_field].decode("utf-8")
+    except (IndexError, UnicodeDecodeError) as error:
+        raise FormatError(str(error).splitlines()[0]) from error
+    raise missing_field(text_field, str(path), features)

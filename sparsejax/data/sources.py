@@ -1,8 +1,8 @@
 """Where text comes from: a source yields documents in a fixed order and knows a digest of its content.
 
-Kinds (``data.source``): ``stdlib``, the sources of the running Python; ``text``, ``jsonl``, ``parquet`` and
-``arrayrecord``, files matched by ``data.path``, local or in a bucket; ``hf``, a data set of the Hugging Face
-``datasets`` library. Files are the parts that hosts share out among themselves; the other sources have one part.
+Kinds (``data.source``): ``stdlib``, the sources of the running Python; ``text``, ``jsonl``, ``parquet``,
+``arrayrecord`` and ``tfrecord``, files matched by ``data.path``, local or in a bucket; ``hf``, a data set of the
+Hugging Face ``datasets`` library. Files are the parts that hosts share out among themselves; other sources have one.
 """
 
 from __future__ import annotations

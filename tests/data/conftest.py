@@ -7,6 +7,7 @@ fixtures below hand out the real file; elsewhere one of the same layout is made,
 import dataclasses
 import io
 import os
+import struct
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sparsejax.config import DataConfig
+from sparsejax.data.tfrecord import masked_crc
 
 WORDS = ("a block of weights", "the active blocks", "grow and drop", "Ünïcode, too", "tokens\tand\n\nlines")
 
@@ -71,6 +73,22 @@ def c4_array_record(tmp_path: Path) -> str:
             writer.write(example(url=b"https://example.org", text=text.encode(), timestamp=b"2019"))
         writer.close()
     return f"{tmp_path}/*.array_record*"
+
+
+@pytest.fixture
+def c4_tfrecord(tmp_path: Path) -> str:
+    """Pattern of the same documents as TensorFlow Datasets wrote them before there was ArrayRecord."""
+    real = real_sample("c4-sample/tfds-layout")
+    if real is not None:
+        return f"{real}/*.tfrecord*"
+    for shard in range(2):
+        with open(f"{tmp_path}/c4-validation.tfrecord-0000{shard}-of-00002", "wb") as file:
+            for text in texts(200)[100 * shard : 100 * (shard + 1)]:
+                record = example(url=b"https://example.org", text=text.encode(), timestamp=b"2019")
+                length = struct.pack("<Q", len(record))
+                for part in (length, record):
+                    file.write(part + struct.pack("<I", masked_crc(part)))
+    return f"{tmp_path}/*.tfrecord*"
 
 
 @pytest.fixture

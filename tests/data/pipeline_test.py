@@ -250,10 +250,10 @@ def test_a_corpus_opens_with_each_tokenizer(data_config, t5_model: Path, tmp_pat
     assert sum("tokenising" in line for line in said) == 4
 
 
-@pytest.mark.parametrize("kind", ["arrayrecord", "parquet"])
+@pytest.mark.parametrize("kind", ["array_record", "tfrecord", "parquet"])
 def test_record_files_open_as_corpora(kind: str, data_config, request: pytest.FixtureRequest) -> None:
-    pattern = request.getfixturevalue("c4_array_record" if kind == "arrayrecord" else "c4_parquet")
-    corpus = open_corpus(data_config(source=kind, path=pattern), [].append)
+    pattern = request.getfixturevalue(f"c4_{kind}")
+    corpus = open_corpus(data_config(source=kind.replace("_", ""), path=pattern), [].append)
     assert corpus.train.tokens > corpus.validation.tokens > 0
     planned = batches(corpus.train, [], sequence_length=32, unique_tokens=640, epochs=1, batch_size=5)
     assert planned.steps == 4 and planned.batch(0).shape == (5, 32)

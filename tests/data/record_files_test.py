@@ -9,8 +9,9 @@ import pytest
 from sparsejax.config import ConfigError
 from sparsejax.data.example_proto import bytes_features
 from sparsejax.data.paths import PathSetting
-from sparsejax.data.record_files import read_array_record, read_parquet
+from sparsejax.data.record_files import read_array_record, read_parquet, read_tfrecord
 from sparsejax.data.text_files import FormatError
+from sparsejax.data.tfrecord import masked_crc
 from tests.data.conftest import example, proto_field
 
 
@@ -20,6 +21,30 @@ def test_c4_as_array_records(c4_array_record: str) -> None:
     assert len(files) == 2 and len(documents) == 200
     assert all(documents) and len(set(documents)) > 150
     assert next(iter(read_array_record(files[0], "timestamp"))).startswith("2019")
+
+
+def test_c4_as_tfrecords(c4_array_record: str, c4_tfrecord: str) -> None:
+    assert masked_crc(b"") == 0xA282EAD8
+    # CRC-32C of "123456789", the check value of every catalogue of checksums, is 0xe3069283.
+    assert masked_crc(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) % 2**32
+    found, same = (
+        sorted(text for file in PathSetting("data.path", pattern).files() for text in read(file, "text"))
+        for pattern, read in ((c4_tfrecord, read_tfrecord), (c4_array_record, read_array_record))
+    )
+    assert found == same and len(found) == 200
+
+
+def test_broken_tfrecords_are_refused(c4_tfrecord: str, tmp_path: Path) -> None:
+    content = PathSetting("data.path", c4_tfrecord).files()[0].read_bytes()
+    first = 16 + int.from_bytes(content[:8], "little")
+    for name, broken, message in (
+        ("half", content[: first - 1], "the record at byte 0 is cut short"),
+        ("head", content[: first + 5], f"no record begins at byte {first}"),
+        ("bit", bytes([content[0] ^ 1]) + content[1:], "no record begins at byte 0"),
+    ):
+        (tmp_path / name).write_bytes(broken)
+        with pytest.raises(FormatError, match=message):
+            list(read_tfrecord(tmp_path / name, "text"))
 
 
 def test_c4_as_parquet(c4_parquet: str) -> None:
@@ -43,7 +68,7 @@ def test_parquet_nulls_are_left_out_and_numbers_are_refused(tmp_path: Path) -> N
         list(read_parquet(path, "n"))
 
 
-@pytest.mark.parametrize("read", [read_parquet, read_array_record])
+@pytest.mark.parametrize("read", [read_parquet, read_array_record, read_tfrecord])
 def test_files_of_another_format_are_refused(read, tmp_path: Path) -> None:
     path = tmp_path / "noise"
     path.write_bytes(b"this is neither of the formats" * 100)

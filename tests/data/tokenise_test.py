@@ -220,12 +220,14 @@ print(outcome.name)
     assert files_of(tmp_path / "set") == files_of(tmp_path / "alone")
 
 
-@pytest.mark.parametrize("kind", ["arrayrecord", "parquet"])
+@pytest.mark.parametrize("kind", ["array_record", "tfrecord", "parquet"])
 def test_the_layouts_of_c4(
     kind: str, data_config: Callable[..., DataConfig], t5_model: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    pattern = request.getfixturevalue("c4_array_record" if kind == "arrayrecord" else "c4_parquet")
-    config = data_config(source=kind, path=pattern, tokenizer="sentencepiece", tokenizer_path=str(t5_model))
+    pattern = request.getfixturevalue(f"c4_{kind}")
+    config = data_config(
+        source=kind.replace("_", ""), path=pattern, tokenizer="sentencepiece", tokenizer_path=str(t5_model)
+    )
     corpus = open_corpus(config, [].append)
     said: list[str] = []
     assert run(config, tmp_path / "set", said) == Outcome.FINISHED
