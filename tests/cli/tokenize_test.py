@@ -1,6 +1,7 @@
 """``sparsejax tokenize`` as a user calls it, and a run that trains from its set."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,18 @@ def test_settings_of_a_set_that_contradict(flags: list[str], capsys: pytest.Capt
     wrong = ["--config.data.source=tokens", "--config.data.validation_path=held.jsonl"]
     assert main(["tokenize", *flags, *wrong]) == 2
     assert "data.validation_path=held.jsonl: a token set has its" in capsys.readouterr().err
+
+
+def test_training_from_a_damaged_set_ends_before_anything_compiles(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["tokenize", *flags, "--shards=2"]) == 0
+    (tmp_path / "set/shards/train-00001-of-00002.bin").unlink()
+    capsys.readouterr()
+    import_module("sparsejax.training.loop")  # some modules decorate with jit when they are imported
+    monkeypatch.setattr("jax.jit", None)
+    settings = {"source": "tokens", "path": tmp_path / "set", "tokenizer": "byte", "cache_dir": tmp_path / "cache"}
+    data = [f"--config.data.{key}={value}" for key, value in settings.items()]
+    assert main(["train", CONFIG, f"--workdir={tmp_path / 'run'}", *data]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sparsejax: ")]
+    assert f"data.path={tmp_path}/set: shards/train-00001-of-00002.bin is missing in {tmp_path}/set; copy it" in line
