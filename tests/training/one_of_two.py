@@ -1,14 +1,16 @@
 """One of two processes that train a tiny run: ``one_of_two.py JOB``, JOB being the JSON of these keys.
 
 ``process`` and ``port`` say who it is; ``directory`` holds the text; ``workdir`` is the run directory; ``changes`` are
-those of ``tiny_run``. After optimizer step ``step`` the process sends itself the signal ``strike``, unless that is
-null. The exit code of ``train`` is that of the process.
+those of ``tiny_run``; timeouts are seconds. After optimizer step ``step`` the process sends itself the signal
+``strike``, or hangs if that is "hang". The exit code of ``train`` is that of the process.
 """
 
 import json
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,18 @@ from sparsejax.training.session import Session
 from tests.training.tiny import quiet_console, tiny_run
 
 
-def strike_after(step: int, number: int) -> None:
-    """Send this process a signal once the optimizer step is done, before anything due after it."""
+def wait_for_ever() -> None:
+    """Hang as a process does whose disk or network is gone."""
+    threading.Event().wait()
+
+
+def strike_after(step: int, strike: Callable[[], None]) -> None:
+    """Call ``strike`` once the optimizer step is done, before anything due after it."""
     original = Session._after_step
 
     def after_step(self: Any, state: Any, now: int, batch_BT: Any) -> Any:
         if now == step:
-            os.kill(os.getpid(), number)
+            strike()
         return original(self, state, now, batch_BT)
 
     Session._after_step = after_step  # type: ignore[method-assign]
@@ -34,13 +41,15 @@ def strike_after(step: int, number: int) -> None:
 
 def main(job: dict[str, Any]) -> int:
     """Join the other process and train; returns the exit code."""
-    if job["strike"] is not None:
-        strike_after(job["step"], signal.Signals[job["strike"]])
+    if job["strike"] == "hang":
+        strike_after(job["step"], wait_for_ever)
+    elif job["strike"] is not None:
+        strike_after(job["step"], lambda: os.kill(os.getpid(), signal.Signals[job["strike"]]))
     launch = Launch(False, f"127.0.0.1:{job['port']}", 2, job["process"], job["init_timeout"], job["heartbeat_timeout"])
     console = quiet_console()
     with joined(launch):
         run = tiny_run(Path(job["directory"]), **job["changes"])
-        outcome = train(run, Path(job["workdir"]), extend=False, console=console)
+        outcome = train(run, Path(job["workdir"]), extend=False, console=console, watchdog=job["watchdog"])
     print(console.file.getvalue())
     return outcome.exit_code
 

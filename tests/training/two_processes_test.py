@@ -20,7 +20,14 @@ SCRIPT = Path(__file__).with_name("one_of_two.py")
 # What is compiled is what a test costs: one layer, and rewirings only where a test is slow anyway.
 QUICK = {"train_steps": 6, "model_layers": 1, "mesh_fsdp": 2, "train_checkpoint_every": 4, "topology_every": 100}
 REWIRED = QUICK | {"topology_every": 2}
-JOB = {"strike": None, "step": 0, "init_timeout": 60, "heartbeat_timeout": 10, "changes": QUICK}
+JOB = {
+    "strike": None,
+    "step": 0,
+    "init_timeout": 60,
+    "heartbeat_timeout": 10,
+    "watchdog": 0,
+    "changes": QUICK,
+}
 
 
 class Pair:
@@ -144,17 +151,27 @@ def test_one_process_goes_on_with_fewer_or_more_devices(rewired, tmp_path, fsdp)
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_other_with_a_line_and_a_code(straight, tmp_path, killed):
-    strike = {"strike": "SIGKILL", "step": 5}
-    pair = Pair(fresh(tmp_path, straight), strike if killed == 0 else None, strike if killed == 1 else None)
-    codes, outputs = pair.ends()
+    often = {"changes": QUICK | {"train_checkpoint_every": 2}}
+    jobs = [often | ({"strike": "SIGKILL", "step": 5} if process == killed else {}) for process in (0, 1)]
+    codes, outputs = Pair(fresh(tmp_path, straight), *jobs).ends()
     assert codes[killed] == -9 and codes[1 - killed] == LOST_PEER, "\n".join(outputs)
     last = outputs[1 - killed].splitlines()[-1]
     assert last.startswith(f"sparsejax: process {1 - killed} of 2: another process is gone")
-    # What was saved before is there for both.
-    assert saved_steps(tmp_path) == [4]
-    finished, outputs = Pair(tmp_path).ends()
+    # The save of step 4 may not have been finished; it waited for that of step 2.
+    assert saved_steps(tmp_path)[0] == 2
+    finished, outputs = Pair(tmp_path, often, often).ends()
     assert finished == [0, 0], "\n".join(outputs)
     assert losses(tmp_path) == losses(straight)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_both_with_all_stacks(straight, tmp_path):
+    watched = {"watchdog": 5}
+    codes, outputs = Pair(fresh(tmp_path, straight), watched | {"strike": "hang", "step": 2}, watched).ends()
+    assert codes == [LOST_PEER, LOST_PEER], "\n".join(outputs)
+    assert all("no step finished for" in output for output in outputs)
+    (stacks,) = (tmp_path / "run").glob("stacks-process-0-of-2-*.txt")
+    assert "in wait_for_ever" in stacks.read_text()
 
 
 @pytest.mark.slow
@@ -173,8 +190,11 @@ def test_processes_that_differ_refuse_to_start(straight, tmp_path, difference):
     directory = fresh(tmp_path, straight)
     other, expected = {
         "workdir": ({"workdir": str(directory / "elsewhere")}, "is not the directory that process 0 writes to"),
-        "config": ({"changes": QUICK | {"optim_lr": 0.5}}, "--config: process 1 has not the one of process 0"),
-        "data": ({"changes": QUICK | {"data_path": str(directory / "other.txt")}}, "data_digest: process 1 has not"),
+        "config": ({"changes": QUICK | {"optim_lr": 0.5}}, "--config: process 1 has another one than process 0"),
+        "data": (
+            {"changes": QUICK | {"data_path": str(directory / "other.txt")}},
+            "data_digest: process 1 has another one",
+        ),
     }[difference]
     write_text(directory / "other.txt", seed=5)
     (directory / "elsewhere").mkdir()
