@@ -29,14 +29,15 @@ Program = Any
 
 
 def init_state(recipe: Recipe) -> TrainState:
-    """The state before the first step: a pure function of the seeds, which are arguments of the program.
-
-    Every device makes its own part: no array is ever whole on a host.
-    """
-    program = jax.jit(partial(fresh_state, recipe), **_out(recipe, _state(recipe)))
+    """The state before the first step: a pure function of the seeds."""
     seeds = recipe.run.seeds
-    state: TrainState = program(seed_argument(seeds.init), seed_argument(seeds.topology))
+    state: TrainState = init_program(recipe)(seed_argument(seeds.init), seed_argument(seeds.topology))
     return state
+
+
+def init_program(recipe: Recipe) -> Program:
+    """``recipe.fresh_state`` of the two seeds. Every device makes its own part: no array is ever whole on a host."""
+    return jax.jit(partial(fresh_state, recipe), **_out(recipe, _state(recipe)))
 
 
 def train_step(recipe: Recipe) -> Program:

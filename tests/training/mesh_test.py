@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sparsejax.config import ConfigError
+from sparsejax.topology.keys import seed_argument
 from sparsejax.training import programs
 from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.mesh import make_mesh, settle_mesh
@@ -66,7 +67,7 @@ def test_the_losses_are_those_of_one_device(directory, alone, shape):
 )
 def test_every_kind_of_run_fits_a_mesh(directory, shape, changes):
     sequence = bool(changes.get("mesh_sequence"))
-    settings = {"topology_every": 3} | {key: value for key, value in changes.items() if key != "mesh_sequence"}
+    settings = {"topology_every": 3, "model_layers": 1} | {key: value for key, value in changes.items() if key != "mesh_sequence"}
     one, many = (mesh_recipe(directory, s, sequence=sequence, **settings) for s in (ONE, shape))
     np.testing.assert_allclose(train_steps(many, 5)[0], train_steps(one, 5)[0], rtol=1e-5)
 
@@ -103,6 +104,19 @@ def test_the_first_state_is_the_same_on_every_mesh(directory, shape):
         index, other = index_of(first.topology, name), index_of(found.topology, name)
         assert jax.tree.all(jax.tree.map(np.array_equal, index, other))
         np.testing.assert_allclose(values_of(first.params, name), values_of(found.params, name), rtol=1e-6)
+
+
+def test_every_device_makes_its_own_part_of_the_first_state(directory):
+    settings = ROWS | {"model_hidden": 256, "model_head_dim": 32, "model_mlp": 512}
+    seeds = seed_argument(0), seed_argument(0)
+    one, many = (
+        programs.init_program(mesh_recipe(directory, shape, **settings)).lower(*seeds).compile()
+        for shape in (ONE, (1, 8, 1))
+    )
+    assert gathers(many.as_text(), "f32") == {}
+    whole, part = one.memory_analysis(), many.memory_analysis()
+    assert part.output_size_in_bytes < 1.05 * whole.output_size_in_bytes / 8
+    assert part.temp_size_in_bytes < 1.5 * whole.temp_size_in_bytes / 8
 
 
 def gathers(text, dtype):
