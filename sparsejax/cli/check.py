@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from rich.console import Console
 
@@ -27,13 +28,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--twin", choices=("arithmetic", "compiled", "none"), default="arithmetic", help="the dense one"
     )
+    parser.add_argument("--json", type=Path, help="file to write the same figures to")
     parser.add_argument("--steps", type=int, default=0, help="of the run, where the config counts epochs")
     parser.add_argument("--vocab_size", type=int, default=0, help="where it is not data.vocab_size")
     flags, overrides = parser.parse_known_args(argv)
-    if flags.mesh and flags.search:
-        parser.error("--mesh, --search: give one of them")
-    if flags.steps < 0 or flags.vocab_size < 0:
-        parser.error(f"--steps={flags.steps}, --vocab_size={flags.vocab_size}: must be at least 0")
+    if (flags.mesh and flags.search) or flags.steps < 0 or flags.vocab_size < 0:
+        parser.error("--mesh, --search: give one of them; --steps, --vocab_size: must be at least 0")
     run = load_run(flags.config, join_values(overrides))
     if flags.mesh:
         sizes = [int(size) if size.isdecimal() else 0 for size in flags.mesh.split("x")]
@@ -54,5 +54,6 @@ def main(argv: list[str]) -> int:
         vocab_size=flags.vocab_size,
         search=flags.search,
         twin=flags.twin,
+        json_path=flags.json,
         console=console,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import jax
 from rich.console import Console
 
@@ -19,7 +22,15 @@ _SHOWN_MESHES = 5
 
 
 def run_check(
-    run: RunConfig, hardware: str, *, steps: int, vocab_size: int, search: bool, twin: str, console: Console
+    run: RunConfig,
+    hardware: str,
+    *,
+    steps: int,
+    vocab_size: int,
+    search: bool,
+    twin: str,
+    json_path: Path | None,
+    console: Console,
 ) -> int:
     """Check a run on a machine and print what was found; returns 0 fits, 3 does not.
 
@@ -31,6 +42,7 @@ def run_check(
       search: propose the mesh instead of taking the configuration's.
       twin: ``"compiled"`` puts the compiled dense twin beside it, ``"arithmetic"`` its state, formulas and estimates,
         ``"none"`` nothing.
+      json_path: file for the same figures; None writes none.
       console: where it is printed.
 
     Raises:
@@ -59,6 +71,8 @@ def run_check(
     if twin != "none" and recipe.sparse:
         dense = fit_of(dense_twin(recipe), system, programs=(TRAIN,) if twin == "compiled" else ())
     _print(console, fit, dense, system)
+    if json_path is not None:
+        json_path.write_text(json.dumps(check_report.record(fit, dense, system), indent=2), encoding="utf-8")
     if fit.fits:
         if search:
             mesh = fit.recipe.run.mesh

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -10,7 +12,7 @@ from rich.table import Table
 from sparsejax.hardware.systems import System
 from sparsejax.planning import floor
 from sparsejax.planning.compiling import TRAIN
-from sparsejax.planning.fit import GPU_MEMORY_SHARE, Fit
+from sparsejax.planning.fit import GPU_MEMORY_SHARE, Fit, size_of
 from sparsejax.planning.footprint import ProgramBytes
 from sparsejax.planning.overflow import Overflow
 
@@ -52,10 +54,8 @@ def _memory_rows(fit: Fit) -> dict[str, float]:
     else:
         rows |= {f"{name} (by arithmetic)": nbytes for name, nbytes in fit.estimate.items()}
     for name, each in fit.programs.items():
-        if isinstance(each, Overflow):
-            rows[f"total of the {name}, says its compiler"] = each.needed
-        else:
-            rows[f"total of the {name}"] = each.total
+        said = ", says its compiler" if isinstance(each, Overflow) else ""
+        rows[f"total of the {name}{said}"] = size_of(each)
     if not fit.programs:
         rows["total of the train step, estimated"] = fit.estimated
     return rows
@@ -138,12 +138,57 @@ def verdict(fit: Fit) -> str:
     needed = f"{fit.needed / _GIB:.2f} GiB"
     if fit.limit is None:
         return f"fits as far as anyone can say: {needed} a device, of this machine's memory"
-    how = "needs" if fit.programs else "needs about"
+    of = f"{needed} of {fit.limit / _GIB:.2f} GiB a device"
+    how = f"the {fit.fullest} needs" if fit.programs else f"the {fit.fullest} needs about"
     if fit.fits:
-        return f"fits: {how} {needed} of {fit.limit / _GIB:.2f} GiB a device"
-    largest = sorted([*fit.state.items(), *fit.estimate.items()], key=lambda item: -item[1])[:3]
+        return f"fits: {how} {of}"
+    held = [*fit.state.items(), *(fit.estimate.items() if fit.fullest == TRAIN else ())]
+    largest = sorted(held, key=lambda item: -item[1])[:3]
     named = "; ".join(f"{name} {nbytes / _GIB:.2f} GiB" for name, nbytes in largest)
-    return f"does not fit: {how} {needed} of {fit.limit / _GIB:.2f} GiB a device. Largest, by arithmetic: {named}"
+    return f"does not fit: {how} {of}. Largest, by arithmetic: {named}"
+
+
+def record(fit: Fit, twin: Fit | None, system: System) -> dict[str, Any]:
+    """Every figure of the tables, ready for JSON: bytes, FLOPs and seconds, of one device unless they say otherwise."""
+    return {
+        "hardware": system.name,
+        "devices": system.devices,
+        "fits": fit.fits,
+        "limit_bytes": fit.limit,
+        "run": _recorded(fit),
+        "twin": None if twin is None else _recorded(twin),
+    }
+
+
+def _recorded(fit: Fit) -> dict[str, Any]:
+    run, times = fit.recipe.run, fit.times
+    return {
+        "size": run.model.size,
+        "density": run.topology.density,
+        "mesh": dataclasses.asdict(run.mesh),
+        "steps": fit.recipe.steps,
+        "tokens_per_step": fit.work.tokens,
+        "compiled": fit.compiled,
+        "needed_bytes": fit.needed,
+        "state_bytes": dict(fit.state),
+        "program_bytes": {
+            name: dataclasses.asdict(each) | {"total": size_of(each)} for name, each in fit.programs.items()
+        },
+        "estimated_bytes": dict(fit.estimate),
+        "traffic": [dataclasses.asdict(each) for each in fit.traffic],
+        "executed_flops": fit.executed,
+        "theoretical_flops": fit.theoretical,
+        "seconds": None
+        if times is None
+        else {
+            "compute": times.compute,
+            "memory": times.memory,
+            "interconnect": times.interconnect,
+            "floor": times.floor,
+            "expected": times.expected,
+        },
+        "bound": None if times is None else times.bound,
+    }
 
 
 def _compared(mine: float | None, theirs: float | None, unit: float) -> tuple[str, str, str]:

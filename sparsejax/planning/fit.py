@@ -73,8 +73,16 @@ class Fit:
     @property
     def needed(self) -> int:
         """Bytes of the program that needs most; estimated where nothing was compiled."""
-        sizes = [each.needed if isinstance(each, Overflow) else each.total for each in self.programs.values()]
-        return max(sizes, default=self.estimated)
+        return max(self._sizes.values(), default=self.estimated)
+
+    @property
+    def fullest(self) -> str:
+        """Name of the program that needs most."""
+        return max(self._sizes, key=self._sizes.__getitem__, default=compiling.TRAIN)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: each.needed if isinstance(each, Overflow) else each.total for name, each in self.programs.items()}
 
     @property
     def fits(self) -> bool:
@@ -82,6 +90,11 @@ class Fit:
         if any(isinstance(each, Overflow) for each in self.programs.values()):
             return False
         return self.limit is None or self.needed <= self.limit
+
+
+def size_of(program: ProgramBytes | Overflow) -> int:
+    """Bytes that a device must have for a program."""
+    return program.needed if isinstance(program, Overflow) else program.total
 
 
 def fit_of(recipe: Recipe, system: System, programs: Iterable[str] = compiling.ALL) -> Fit:

@@ -14,6 +14,7 @@ from sparsejax.hardware.systems import System
 from sparsejax.planning.compiling import TRAIN, recipe_on
 from sparsejax.planning.facts import Facts
 from sparsejax.planning.fit import Fit, fit_of, with_mesh
+from sparsejax.planning.overflow import Overflow
 
 # Each costs a compilation.
 _MOST_COMPILED = 4
@@ -40,6 +41,7 @@ def first_remedy(fit: Fit, facts: Facts, system: System, say: Callable[[str], No
     assert fit.limit is not None
     # What the compiler said of the run itself tells by how much arithmetic is off.
     off = max(fit.needed / fit.estimated, 1.0) if fit.programs else 1.0
+    too_large = {name for name, each in fit.programs.items() if isinstance(each, Overflow)}
     tried = 0
     for flags, run in _changes(fit.recipe.run):
         try:
@@ -55,7 +57,7 @@ def first_remedy(fit: Fit, facts: Facts, system: System, say: Callable[[str], No
             return None
         tried += 1
         say(f"trying {flags}")
-        real = fit_of(recipe, system, programs=(TRAIN,))
+        real = fit_of(recipe, system, programs=too_large | {TRAIN})
         if real.fits:
             return Remedy(flags, real.needed, compiled=True)
     return None

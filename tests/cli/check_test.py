@@ -1,5 +1,7 @@
 """``sparsejax check`` as a user calls it: GPUs by arithmetic, a CPU and a TPU by compiling; exit codes 0, 2 and 3."""
 
+import json
+
 import jax
 import pytest
 
@@ -10,8 +12,13 @@ SMALL = ["check", "--config=configs/llama.py:size=60m,density=0.25,block=32"]
 LARGE = ["check", "--config=configs/llama.py:size=7b,density=0.25,block=128,shards=4", "--config.train.batch_size=64"]
 
 
-def test_a_gpu_is_checked_by_arithmetic(capsys):
-    assert main([*SMALL, "--hardware=h100:8"]) == 0
+def test_a_gpu_is_checked_by_arithmetic(capsys, tmp_path):
+    assert main([*SMALL, "--hardware=h100:8", f"--json={tmp_path / 'check.json'}"]) == 0
+    recorded = json.loads((tmp_path / "check.json").read_text())
+    assert recorded["fits"] and recorded["devices"] == 8 and recorded["run"]["tokens_per_step"] == 64 * 256
+    values, dense = (recorded[one]["state_bytes"]["values"] for one in ("run", "twin"))
+    assert values == pytest.approx(dense / 4, rel=0.02)  # eight devices share out slots, the last ones free
+    assert not recorded["run"]["compiled"] and recorded["run"]["seconds"]["floor"] > 0
     printed = capsys.readouterr().out
     for part in (
         "60m, density 0.25, smet on h100:8: 8 devices, mesh 1 x 8 x 1",
@@ -21,7 +28,7 @@ def test_a_gpu_is_checked_by_arithmetic(capsys):
         "tokens/s expected",
         "hours at the floor, 10,000 steps",
         "dense twin",
-        "fits: needs about",
+        "fits: the train step needs about",
     ):
         assert part in printed, part
 
@@ -29,7 +36,9 @@ def test_a_gpu_is_checked_by_arithmetic(capsys):
 def test_too_large_a_model_exits_with_3_and_a_remedy(capsys):
     assert main([*LARGE, "--hardware=h100:8", "--twin=none", "--config.data.sequence_length=2048"]) == 3
     printed = capsys.readouterr().out
-    assert "does not fit: needs about" in printed and "Largest, by arithmetic: activations kept" in printed
+    assert (
+        "does not fit: the train step needs about" in printed and "Largest, by arithmetic: activations kept" in printed
+    )
     assert "would fit with --config.model.remat=full: " in printed and "by arithmetic" in printed
     assert "dense twin" not in printed
 
@@ -60,7 +69,7 @@ def test_a_search_proposes_a_mesh(capsys):
         (["--hardware=h100:8", "--mesh=1x4x2"], ["mesh.tensor=2", "topology.shards=1"]),
         (["--hardware=h100:8", "--mesh=1x8x1", "--search"], ["give one of them"]),
         (["--hardware=h100:7", "--search"], ["no mesh of its 7 devices"]),
-        (["--hardware=h100:8", "--steps=-1"], ["--steps=-1"]),
+        (["--hardware=h100:8", "--steps=-1"], ["--steps, --vocab_size: must be at least 0"]),
         (["--hardware=h100:8", "--config.train.steps=0", "--config.train.epochs=2"], ["give --steps"]),
         ([], ["--hardware"]),
     ],
@@ -84,14 +93,10 @@ def test_a_cpu_is_checked_by_compiling(capsys):
 
 @pytest.mark.tpu
 def test_a_tpu_is_checked_by_its_own_compiler(capsys):
-    flags = [
-        "--config.model.layers=2",
-        "--config.train.batch_size=8",
-        "--config.data.sequence_length=128",
-        "--twin=none",
-    ]
-    small = "check", "--config=configs/llama.py:size=60m,density=0.25,block=128,shards=2"
-    assert main([*small, *flags, "--hardware=v5e:2x2", "--mesh=1x2x2"]) == 0
+    wide = [f"--config.model.{name}=256" for name in ("hidden", "mlp")] + ["--config.model.head_dim=128"]
+    flags = ["--config.topology.block=128,128", "--config.topology.shards=2", "--config.data.sequence_length=128"]
+    machine = ["--hardware=v5e:2x2", "--mesh=1x2x2", "--config.topology.rate=0.5", "--config.model.layers=1"]
+    assert main(["check", *TINY, *wide, *flags, *machine]) == 0
     printed = capsys.readouterr().out
     assert "read off the compiled program" in printed and "total of the rewire step" in printed
     assert "all-gather" in printed and "of 16.00 GiB a device" in printed and jax.devices()[0].platform == "cpu"
