@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,6 @@ def shard_name(split: str, number: int, shards: int) -> str:
     return f"{SHARDS}/{split}-{number:05d}-of-{shards:05d}.bin"
 
 
-def _split(fields: dict[str, object]) -> SetSplit:
-    shards = fields.pop("shards")
-    assert isinstance(shards, list)
-    return SetSplit(shards=tuple(Shard(**shard) for shard in shards), **fields)  # type: ignore[arg-type]
+def _split(fields: dict[str, Any]) -> SetSplit:
+    shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
+    return SetSplit(shards=shards, **fields)

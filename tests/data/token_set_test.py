@@ -1,0 +1,86 @@
+"""The manifest of a token set, and the sections that its pieces are cut into."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsejax.config import DataConfig
+from sparsejax.data.cache import FileDigests
+from sparsejax.data.document import order_key
+from sparsejax.data.set_pieces import PartPieces, read_pieces, read_section, write_pieces
+from sparsejax.data.splits import TRAIN, VALIDATION, split_corpus
+from sparsejax.data.storage import StoredDirectory
+from sparsejax.data.token_set import FORMAT, Manifest, SetSplit, Shard, shard_name
+from sparsejax.data.tokenizer import ByteTokenizer
+from tests.data.conftest import texts
+
+SHARDS = 7
+
+
+def test_a_manifest_comes_back() -> None:
+    shards = (Shard(shard_name(TRAIN, 0, 2), 5, 1, "a"), Shard(shard_name(TRAIN, 1, 2), 0, 0, "b"))
+    manifest = Manifest(FORMAT, "data", "byte", "tokenizer", "<u4", {TRAIN: SetSplit(5, 20, 1, shards)})
+    assert Manifest.from_json(manifest.to_json()) == manifest and manifest.itemsize == 4
+    assert shards[1].file == "shards/train-00001-of-00002.bin"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"splits": {"train": {}}}', b'{"splits": {}, "more": 1}'])
+def test_what_is_no_manifest_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^manifest.json cannot be read: [^\n]+$"):
+        Manifest.from_json(content)
+
+
+def test_a_manifest_of_another_format_is_named() -> None:
+    content = json.loads(Manifest(FORMAT, "", "byte", "", "<u2", {}).to_json()) | {"format": "token set 9"}
+    with pytest.raises(ValueError, match=r"manifest.json is of format 'token set 9', not 'token set 1'"):
+        Manifest.from_json(json.dumps(content).encode())
+
+
+@pytest.fixture
+def pieces(data_config: Callable[..., DataConfig], tmp_path: Path) -> tuple[StoredDirectory, PartPieces]:
+    """The pieces of 120 documents, all for training."""
+    (tmp_path / "held.jsonl").write_text('{"text": "held out"}\n')
+    config = data_config(validation_path=str(tmp_path / "held.jsonl"))
+    corpus = split_corpus(config, FileDigests(tmp_path / "digests"))
+    directory = StoredDirectory(str(tmp_path / "set"))
+    (tmp_path / "scratch").mkdir()
+    shards = {TRAIN: SHARDS, VALIDATION: 1}
+    found = write_pieces(directory, corpus, 0, ByteTokenizer(), shards, tmp_path / "scratch")
+    assert list((tmp_path / "scratch").iterdir()) == []
+    return directory, found
+
+
+def test_a_document_is_in_the_section_its_key_says(pieces: tuple[StoredDirectory, PartPieces]) -> None:
+    directory, found = pieces
+    assert read_pieces(directory, 0) == found
+    piece = found.splits[TRAIN]
+    keys = {order_key(place): text for place, text in enumerate(texts(120))}
+    assert piece.documents == 120 and piece.text_bytes == sum(len(text.encode()) for text in texts(120))
+    seen = 0
+    for shard in range(SHARDS):
+        documents, ids = read_section(directory, 0, TRAIN, piece, shard, "<u2")
+        members = sorted(key for key in keys if key * SHARDS >> 64 == shard)
+        assert documents[:, 0].tolist() == members
+        expected = [[*keys[key].encode(), ByteTokenizer.end_id] for key in members]
+        assert documents[:, 1].tolist() == [len(one) for one in expected]
+        assert ids.dtype == np.uint16 and ids.tolist() == [token for one in expected for token in one]
+        seen += len(members)
+    assert seen == 120
+
+
+def test_a_split_without_documents_takes_no_files(pieces: tuple[StoredDirectory, PartPieces]) -> None:
+    directory, found = pieces
+    assert found.splits[VALIDATION].documents == found.splits[VALIDATION].tokens == 0
+    assert set(directory.sizes()) == {"pieces/00000.json", "pieces/00000-train.docs", "pieces/00000-train.ids"}
+    documents, ids = read_section(directory, 0, VALIDATION, found.splits[VALIDATION], 0, "<u2")
+    assert documents.shape == (0, 2) and ids.size == 0
+
+
+def test_a_short_piece_is_an_error(pieces: tuple[StoredDirectory, PartPieces]) -> None:
+    directory, found = pieces
+    directory.write("pieces/00000-train.ids", directory.read("pieces/00000-train.ids")[:-2])
+    with pytest.raises(OSError, match=r"pieces/00000-train.ids is cut short; delete pieces/00000.json and run"):
+        read_section(directory, 0, TRAIN, found.splits[TRAIN], SHARDS - 1, "<u2")
