@@ -11,7 +11,8 @@ chunk a sign and one of two magnitudes, the means of the smaller and of the larg
 mean. The largest entries of a chunk are never near 0, so no level is spent there; both magnitudes are means of
 what they stand for, so a chunk's magnitudes keep their sum.
 
-Axes: C chunks, N entries of a chunk, k entries sent of a chunk, W words of 32 bits.
+Axes: C chunks, N entries of a chunk, k entries sent of a chunk, W words of 32 bits. Packing works on G groups of N = 32
+numbers in w words each, of which n reach into one word.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _WORD = 32
 
@@ -151,26 +153,26 @@ def dequantise(code_Ck: jax.Array, level_C2: jax.Array) -> jax.Array:
 def pack(numbers: jax.Array, width: int) -> jax.Array:
     """Numbers ``[m]`` uint32 below ``2 ** width`` without gaps: 32 of them, the last ones zeros, in ``width`` words."""
     group_GN = jnp.pad(numbers, (0, -numbers.shape[0] % _WORD)).reshape(-1, _WORD)
-    words = [jnp.zeros(group_GN.shape[0], jnp.uint32) for _ in range(width)]
-    for place in range(_WORD):
-        word, shift = divmod(place * width, _WORD)
-        words[word] |= group_GN[:, place] << shift
-        if shift + width > _WORD:
-            words[word + 1] |= group_GN[:, place] >> (_WORD - shift)
-    return jnp.stack(words, axis=1).reshape(-1)
+    # The numbers that reach into a word, and how far to the left each lies in it; negative is to the right.
+    first_w = np.arange(width) * _WORD // width
+    place_wn = first_w[:, None] + np.arange(_WORD // width + 2)
+    left_wn = place_wn * width - np.arange(width)[:, None] * _WORD
+    reaches_wn = (place_wn < _WORD) & (left_wn < _WORD)
+    near_Gwn = group_GN[:, np.minimum(place_wn, _WORD - 1)]
+    up, down = (np.clip(shift, 0, _WORD - 1).astype(np.uint32) for shift in (left_wn, -left_wn))
+    bits_Gwn = jnp.where(reaches_wn, jnp.where(left_wn >= 0, near_Gwn << up, near_Gwn >> down), 0)
+    return jnp.sum(bits_Gwn, axis=2, dtype=jnp.uint32).reshape(-1)
 
 
 def unpack(words: jax.Array, count: int, width: int) -> jax.Array:
     """The first ``count`` numbers, uint32, of what ``pack`` made."""
-    group_GW = words.reshape(-1, width)
-    numbers = []
-    for place in range(_WORD):
-        word, shift = divmod(place * width, _WORD)
-        number = group_GW[:, word] >> shift
-        if shift + width > _WORD:
-            number |= group_GW[:, word + 1] << (_WORD - shift)
-        numbers.append(number & ((1 << width) - 1))
-    return jnp.stack(numbers, axis=1).reshape(-1)[:count]
+    group_Gw = words.reshape(-1, width)
+    word_N, shift_N = np.divmod(np.arange(_WORD) * width, _WORD)
+    low_GN = group_Gw[:, word_N] >> shift_N.astype(np.uint32)
+    # What is beyond the end of a word begins the next; shifted in two steps, for no shift is as long as a word.
+    rest_GN = group_Gw[:, np.minimum(word_N + 1, width - 1)] << (_WORD - 1 - shift_N).astype(np.uint32) << 1
+    number_GN = jnp.where(shift_N + width > _WORD, low_GN | rest_GN, low_GN)
+    return (number_GN & ((1 << width) - 1)).reshape(-1)[:count]
 
 
 def _packed_words(count: int, width: int) -> int:

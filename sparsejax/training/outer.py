@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -82,9 +83,8 @@ def make_meet_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, M
             feed_back(e[0], shared - mine[0], outer.beta) for shared, mine, e in zip(leaves, params, error, strict=True)
         ]
         words = [compress(form, each) for form, each in zip(forms, entries, strict=True)]
-        ends = [sum(form.words for form in forms[: number + 1]) for number in range(len(forms) - 1)]
         received_RW = jax.lax.all_gather(jnp.concatenate(words), REPLICA)
-        means = _mean_of(forms, [jnp.split(of_one, ends) for of_one in received_RW])
+        means = _mean_of(forms, received_RW)
         new = [shared - outer.lr * mean.reshape(shared.shape) for shared, mean in zip(leaves, means, strict=True)]
         left = [
             each - spread(form, sent).reshape(each.shape)
@@ -110,15 +110,16 @@ def make_meet_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, M
     return meet_step
 
 
-def _mean_of(forms: list[Message], words: list[list[jax.Array]]) -> list[jax.Array]:
+def _mean_of(forms: list[Message], received_RW: jax.Array) -> list[jax.Array]:
     """Mean over the replicas of what their messages stand for; the order of the sum is the same everywhere."""
-    means = []
-    for number, form in enumerate(forms):
-        total = spread(form, words[0][number])
-        for of_one in words[1:]:
-            total += spread(form, of_one[number])
-        means.append(total / len(words))
-    return means
+    ends = np.cumsum([form.words for form in forms])[:-1].tolist()
+
+    def add(total: list[jax.Array], words_W: jax.Array) -> tuple[list[jax.Array], None]:
+        parts = jnp.split(words_W, ends)
+        return [sum_of + spread(form, part) for sum_of, form, part in zip(total, forms, parts, strict=True)], None
+
+    total, _ = jax.lax.scan(add, [jnp.zeros(form.size, jnp.float32) for form in forms], received_RW)
+    return [sum_of / received_RW.shape[0] for sum_of in total]
 
 
 def combined(window: list[Metrics]) -> list[Metrics]:
