@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import jax
-
-from sparsejax.hardware.chips import chip_for
+from sparsejax.hardware.chips import chip_named
 from sparsejax.models.accounting import executed_flops, theoretical_flops
 from sparsejax.training.loss import chunk_count
 from sparsejax.training.recipe import Recipe
@@ -22,14 +20,18 @@ class Throughput:
         """Look up the chip and count FLOPs per token."""
         counted = [weight.counted for weight in recipe.weights.values()]
         train, length, remat = recipe.run.train, recipe.run.data.sequence_length, recipe.run.model.remat
-        chunks = chunk_count((train.batch_size // train.microbatches, length), train.loss_chunk)
+        parallel = recipe.parallel
+        # The tokens whose logits one device makes at a time.
+        own = train.batch_size // (parallel.data * train.microbatches), length // parallel.tensor
+        chunks = chunk_count(own, train.loss_chunk)
         self.executed = executed_flops(
             recipe.shape, counted, length, recipe.implementations, remat, logits_recomputed=chunks > 1
         ).train
         self.theoretical = theoretical_flops(recipe.shape, counted, length).train
-        chip = chip_for(jax.devices()[0].device_kind)
-        # One device holds the run; a CPU has no row in the table, so it gets no MFU.
-        self.peak_flops = chip.peak_flops if chip is not None else None
+        devices = parallel.data * parallel.tensor
+        # A CPU has no row in the table of chips, so it gets no MFU.
+        chip = recipe.target.chip
+        self.peak_flops = None if chip is None else chip_named(chip).peak_flops * devices
 
     def row(self, tokens_per_second: float) -> dict[str, float]:
         """Log values, FLOP/s: both columns, and ``mfu`` on a chip of the table."""

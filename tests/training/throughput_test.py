@@ -1,7 +1,10 @@
+import dataclasses
+
 import pytest
 
-from sparsejax.hardware.chips import Chip
+from sparsejax.hardware.target import Target
 from sparsejax.training import throughput
+from tests.training.meshes import ONE, mesh_recipe
 from tests.training.tiny import tiny_recipe
 
 
@@ -14,11 +17,11 @@ def test_a_cpu_has_no_mfu_and_a_transient_product_executes_the_zeros(tmp_path):
     assert difference == pytest.approx(10 * 3 * 2 * 2 * 2560 / 2)
 
 
-def test_mfu_is_executed_flops_over_the_dense_peak(tmp_path, monkeypatch):
-    chip = Chip("test", ("cpu",), 1e9, 1, 1.0, 1, "a test")
-    monkeypatch.setattr(throughput, "chip_for", lambda kind: chip)
-    row = throughput.Throughput(tiny_recipe(tmp_path)).row(100.0)
-    assert row["mfu"] == pytest.approx(row["executed_flops_per_second"] / 1e9)
+@pytest.mark.parametrize(("shape", "devices"), [(ONE, 1), ((2, 2, 2), 8)], ids=str)
+def test_mfu_is_executed_flops_over_the_dense_peak_of_all_devices(tmp_path, shape, devices):
+    recipe = dataclasses.replace(mesh_recipe(tmp_path, shape), target=Target("tpu", "v5e"))
+    row = throughput.Throughput(recipe).row(100.0)
+    assert row["mfu"] == pytest.approx(row["executed_flops_per_second"] / (devices * 197e12))
 
 
 def test_a_loss_in_chunks_executes_the_head_once_more(tmp_path):
@@ -26,3 +29,11 @@ def test_a_loss_in_chunks_executes_the_head_once_more(tmp_path):
     whole, chunked = (throughput.Throughput(tiny_recipe(tmp_path, train_loss_chunk=tokens)) for tokens in (64, 32))
     assert chunked.executed - whole.executed == 2 * 16 * 257
     assert chunked.theoretical == whole.theoretical
+
+
+def test_chunks_of_the_loss_are_those_of_a_device(tmp_path):
+    # 16 rows of 16 tokens: alone they are two chunks of 128, on eight devices each has 32 tokens of its own.
+    one, many = (
+        throughput.Throughput(mesh_recipe(tmp_path, shape, train_loss_chunk=128)) for shape in (ONE, (2, 2, 2))
+    )
+    assert one.executed - many.executed == 2 * 32 * 257
