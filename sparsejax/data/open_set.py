@@ -19,12 +19,11 @@ from sparsejax.data.cache import FileDigests, Notice, file_sha256, file_stamp
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.sharded_ids import ShardedIds
 from sparsejax.data.splits import SPLITS, TRAIN
-from sparsejax.data.storage import StoredDirectory, first_line
+from sparsejax.data.storage import PARALLEL_READS, StoredDirectory, first_line
 from sparsejax.data.token_files import TokenFile, TokenMeta
 from sparsejax.data.token_set import MANIFEST, TOKENIZER, Manifest, Shard
 from sparsejax.data.tokenizer import Tokenizer, fixed_tokenizer, load_tokenizer
 
-_PARALLEL_COPIES = 8
 _FIX = "copy it again, or delete it and run 'sparsejax tokenize' again"
 
 
@@ -120,7 +119,7 @@ def _copy(
         copy.copy_from(directory, shard.file, shard.sha256)
         digests.remembered("sha256", [file_stamp(target / shard.file)], lambda: shard.sha256)
 
-    with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
         list(pool.map(bring, todo))
 
 

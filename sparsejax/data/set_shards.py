@@ -11,11 +11,8 @@ from dataclasses import asdict
 import numpy as np
 
 from sparsejax.data.set_pieces import PartPieces, read_section
-from sparsejax.data.storage import StoredDirectory
+from sparsejax.data.storage import PARALLEL_READS, StoredDirectory
 from sparsejax.data.token_set import Shard, shard_name
-
-# A bucket answers in tens of milliseconds, however little is asked for.
-_PARALLEL_READS = 16
 
 
 def write_shard(
@@ -26,7 +23,7 @@ def write_shard(
     def section(part: int) -> tuple[np.ndarray, np.ndarray]:
         return read_section(directory, part, split, parts[part].splits[split], number, dtype)
 
-    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
         sections = list(pool.map(section, range(len(parts))))
     documents = np.concatenate([found for found, _ in sections])
     ids = np.concatenate([found for _, found in sections])
@@ -52,7 +49,7 @@ def whole_shards(directory: StoredDirectory, names: Sequence[str], itemsize: int
     """Those of ``names`` that are there with a description, and have the size it says."""
     sizes = directory.sizes()
     described = [name for name in names if name in sizes and _description(name) in sizes]
-    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
         shards = pool.map(lambda name: read_shard(directory, name), described)
         return {name for name, shard in zip(described, shards, strict=True) if sizes[name] == shard.tokens * itemsize}
 

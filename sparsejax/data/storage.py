@@ -16,6 +16,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
+# A bucket answers in tens of milliseconds, however little is asked for: what reads many small things does it in as many
+# threads.
+PARALLEL_READS = 16
+
 _SCHEME = "://"
 _WILDCARDS = frozenset("*?[")
 _COPY_BYTES = 1 << 23

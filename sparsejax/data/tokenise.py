@@ -25,13 +25,12 @@ from sparsejax.data.set_progress import SetProgress
 from sparsejax.data.set_shards import read_shard, whole_shards, write_shard
 from sparsejax.data.shuffled_documents import id_dtype
 from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION, SplitCorpus, split_corpus
-from sparsejax.data.storage import StoredDirectory, first_line
+from sparsejax.data.storage import PARALLEL_READS, StoredDirectory, first_line
 from sparsejax.data.token_files import empty_split
 from sparsejax.data.token_set import FORMAT, MANIFEST, PIECES, PLAN, TOKENIZER, Manifest, SetSplit, shard_name
 from sparsejax.data.tokenizer import Tokenizer, fixed_tokenizer
 
 _POLL_SECONDS = 5.0
-_PARALLEL_READS = 16
 
 
 class Outcome(Enum):
@@ -182,7 +181,7 @@ class _Job:
         """Writes those of this process's shards that are not whole, and finishes the set if it can."""
         if self._finished():
             return Outcome.FINISHED
-        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
             pieces = list(pool.map(lambda part: read_pieces(self.directory, part), range(len(self.parts))))
         documents = {split: sum(part.splits[split].documents for part in pieces) for split in SPLITS}
         for split in SPLITS:
