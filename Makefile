@@ -77,4 +77,4 @@ lock: ## pin the newest versions that pyproject.toml allows, for the Python that
 
 clean: ## remove environment, build outputs and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
-	find sparsejax configs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find sparsejax configs tests benchmarks launch -name __pycache__ -type d -prune -exec rm -rf {} +

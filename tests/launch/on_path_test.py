@@ -37,6 +37,13 @@ def test_scenario(launch_process: Launch, name: str) -> None:
     assert "Traceback" not in ended.err
 
 
+def test_a_second_ctrl_c_does_not_stop_the_clean_up(launch_process: Launch) -> None:
+    scenario = {"lives": [{"states": ["WAITING_FOR_RESOURCES", "CTRL-C"]}], "impatient": True}
+    ended = launch_process(*RUN, scenario=scenario)
+    assert (ended.code, ended.verbs()) == (130, ["check", "create", "delete"])
+    assert "run is being deleted" in ended.out
+
+
 def test_without_gcloud_one_line_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "launch.tpu", *RUN, "--skip-check", f"--logs={tmp_path}"]
     environment = {**os.environ, "PATH": str(tmp_path)}

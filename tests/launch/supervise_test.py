@@ -157,6 +157,12 @@ def test_never_touches_what_is_another_user_s(launch: Launch) -> None:
     assert "--name=run: belongs to grace; choose another name" in ended.err
 
 
+def test_a_name_that_was_taken_meanwhile_is_left_alone(launch: Launch) -> None:
+    ended = launch(*RUN, create="ERROR: (gcloud) ALREADY_EXISTS: Resource 'run' already exists")
+    assert (ended.code, ended.verbs()) == (1, ["check", "create"])
+    assert "the name is taken" in ended.err
+
+
 def test_a_worker_that_did_not_install_stops_the_run(launch: Launch) -> None:
     ended = launch(*RUN, setup=1)
     assert (ended.code, ended.verbs()) == (1, ["check", "create", "scp", "setup", "delete"])
