@@ -82,7 +82,7 @@ class Fit:
 
     @property
     def _sizes(self) -> dict[str, int]:
-        return {name: each.needed if isinstance(each, Overflow) else each.total for name, each in self.programs.items()}
+        return {name: size_of(each) for name, each in self.programs.items()}
 
     @property
     def fits(self) -> bool:
