@@ -132,17 +132,15 @@ def _minimise(
 
         def reweighted(u: jax.Array) -> tuple[jax.Array, jax.Array]:
             z = start + basis @ u
-            r = residuals(law, z, columns, target, jnp)
-            J = jax.jacfwd(lambda z: residuals(law, z, columns, target, jnp))(z) @ basis
+            r, directional = jax.linearize(lambda z: residuals(law, z, columns, target, jnp), z)
+            J = jax.vmap(directional, out_axes=1)(basis.T)
             scaled = weight * jnp.minimum(1.0, delta / jnp.maximum(jnp.abs(r), 1e-300))
             gradient = J.T @ (scaled * r) + basis.T @ (prior_precision * (z - prior_mean))
             return gradient, (J.T * scaled) @ J + (basis.T * prior_precision) @ basis
 
         def newton(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-            hessian = jax.hessian(objective)(u)
-            # Directions of negative curvature are walked down as if they curved upwards by as much.
-            values, vectors = jnp.linalg.eigh(jnp.where(jnp.isfinite(hessian), hessian, 0.0))
-            return jax.grad(objective)(u), (vectors * jnp.abs(values)) @ vectors.T
+            gradient, directional = jax.linearize(jax.grad(objective), u)
+            return gradient, jax.vmap(directional)(jnp.eye(len(u)))
 
         u = jnp.zeros_like(start)
         u, value = _damped(objective, reweighted, u, objective(u), free, _GRADIENT_STEPS)
@@ -162,12 +160,13 @@ def _damped(objective: Any, model: Any, u: jax.Array, value: jax.Array, free: ja
     def step(carry: Any) -> Any:
         u, value, damping, gain, steps = carry
         gradient, hessian = model(u)
-        diagonal = jnp.where(free, jnp.maximum(jnp.diagonal(hessian), 1e-30), 1.0)
+        diagonal = jnp.where(free, jnp.maximum(jnp.abs(jnp.diagonal(hessian)), 1e-30), 1.0)
         # Scaled to a unit diagonal, so that the solve sees no units.
         scale = 1 / jnp.sqrt(diagonal)
         scaled = hessian * scale[:, None] * scale[None, :]
         damped = scaled + jnp.diag(jnp.where(free, damping + 1e-15, 1.0))
-        move = -scale * jnp.linalg.solve(damped, scale * gradient)
+        # Where the damped model curves down somewhere its factor is NaN: the step is refused, and more damping follows.
+        move = -scale * jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(damped), True), scale * gradient)
         trial = u + jnp.where(free, move, 0.0)
         found = objective(trial)
         better = found < value
