@@ -22,6 +22,7 @@ _SILENT = 10
 # Looks that the other workers have to end after the first, and a lost node to be seen as lost.
 _SETTLE = 3
 _LOG_LINES = 2000
+_DELETIONS = 3
 
 
 class Arrival(enum.Enum):
@@ -177,10 +178,10 @@ class Supervisor:
             if code != PREEMPTED:
                 collect_logs(self._cloud, self._policy.logs)
         self._shell.say(f"the run ended with exit code {code}" + (f": {FINAL[code]}" if code in FINAL else ""))
-        if code == PREEMPTED or not self._policy.keep:
-            self._delete()
-        else:
+        if self._policy.keep and code != PREEMPTED:
             self._shell.say(f"{self._cloud.resource.name} was kept: 'down' deletes it")
+        elif not self._delete():
+            return FAILED
         return code
 
     def _repeat(self, attempt: Callable[[], int]) -> int:
@@ -194,7 +195,7 @@ class Supervisor:
             delete_and_wait(self._cloud)
             code = attempt()
         if code == PREEMPTED:
-            self._shell.say(f"{name} was preempted after {retries} retries; the same command continues the run")
+            self._shell.say(f"{name} was preempted, and no retry is left; the same command continues the run")
         return code
 
     def _attempt(self) -> int:
@@ -276,15 +277,21 @@ class Supervisor:
                 self._delete()
             raise
 
-    def _delete(self) -> None:
+    def _delete(self) -> bool:
+        """Whether the resource could be deleted, if it is there; says so."""
         name = self._cloud.resource.name
         with undisturbed():
-            try:
-                self._cloud.delete()
-            except CloudError as error:
-                self._shell.say(f"{name} COULD NOT BE DELETED and costs money: run 'down --name={name}' ({error})")
-            else:
-                self._shell.say(f"{name} is being deleted")
+            for _ in range(_DELETIONS):
+                try:
+                    self._cloud.delete()
+                except CloudError as error:
+                    self._shell.say(f"{name} could not be deleted: {error}")
+                    self._shell.pause()
+                else:
+                    self._shell.say(f"{name} is being deleted")
+                    return True
+        self._shell.say(f"{name} IS STILL THERE AND COSTS MONEY: python -m launch.tpu down --name={name} ...")
+        return False
 
 
 def _codes(workers: Sequence[WorkerState]) -> str:

@@ -15,6 +15,7 @@ The folder named in FAKE_CLOUD holds scenario.json and gets calls.txt, one call 
     workers   machines of the slice. Default: 2
     owner     label of what is there. Default: ada
     deleting  how many `describe` calls after a deletion still find it. Default: 0
+    stuck     how many calls of `delete` fail. Default: 0
     there     it exists before the first create, as the first life
     impatient Ctrl-C is pressed again during `delete`; only for a launcher that leads a process group of its own
 """
@@ -111,6 +112,9 @@ class Played:
     def delete(self):
         if not self.memory["exists"]:
             raise Failed(NOT_FOUND)
+        self.memory["stuck"] = self.memory.get("stuck", self.scenario.get("stuck", 0)) - 1
+        if self.memory["stuck"] >= 0:
+            raise Failed("ERROR: (gcloud) INTERNAL: try again")
         self.memory["exists"] = False
         self.memory["deleting"] = self.scenario.get("deleting", 0)
         return ""

@@ -67,7 +67,7 @@ def test_retries_have_an_end(launch: Launch) -> None:
     ended = launch(*RUN, "--retries=1", scenario={"lives": [{"codes": [75, 75]}] * 3})
     assert ended.code == 75
     assert ended.verbs().count("create") == 2 and ended.verbs()[-1] == "delete"
-    assert "preempted after 1 retries; the same command continues the run" in ended.out
+    assert "run was preempted, and no retry is left; the same command continues the run" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,13 @@ def test_a_name_that_was_taken_meanwhile_is_left_alone(launch: Launch) -> None:
     ended = launch(*RUN, create="ERROR: (gcloud) ALREADY_EXISTS: Resource 'run' already exists")
     assert (ended.code, ended.verbs()) == (1, ["check", "create"])
     assert "the name is taken" in ended.err
+
+
+@pytest.mark.parametrize(("stuck", "code"), [(2, 0), (3, 1)])
+def test_what_cannot_be_deleted_is_not_kept_quiet(launch: Launch, stuck: int, code: int) -> None:
+    ended = launch(*RUN, scenario={"lives": [{}], "stuck": stuck})
+    assert (ended.code, ended.verbs()[-3:]) == (code, ["delete"] * 3)
+    assert ("IS STILL THERE AND COSTS MONEY" in ended.out) == (code == 1)
 
 
 def test_a_worker_that_did_not_install_stops_the_run(launch: Launch) -> None:
