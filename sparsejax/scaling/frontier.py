@@ -114,26 +114,15 @@ def best_at_density(law: Law, values: Mapping[str, float], budget: Budget, densi
       ConfigError: nothing fits the budget at this density.
     """
     S = np.array([density])
-    overhead = float(budget.overhead(S)[0])
-    share = budget.flops / overhead / FLOPS_PER_PARAMETER_AND_TOKEN
-    limits = {
-        "fewest parameters": budget.parameters[0],
-        f"{budget.epochs:g} epochs": share / (budget.unique_tokens * budget.epochs),
-    }
-    tops = {"most parameters": budget.parameters[1]}
-    if budget.most_parameters is not None:
-        tops["memory"] = budget.most_parameters(density)
-    bottom, top = max(limits, key=lambda name: limits[name]), min(tops, key=lambda name: tops[name])
-    low, high = np.log(limits[bottom]), np.log(tops[top])
-    if not low < high:
+    bottoms, tops = _limits(budget, S)
+    bottom, top = max(bottoms, key=lambda name: bottoms[name][0]), min(tops, key=lambda name: tops[name][0])
+    if not bottoms[bottom][0] < tops[top][0]:
         raise ConfigError(f"density {density:g}: nothing fits between {bottom} and {top}")
-    N = np.exp(
-        _zoom(lambda x: predicted(law, values, np.exp(x), share / np.exp(x), budget.unique_tokens, S), low, high)
-    )
-    edges = tuple(name for name, end in ((bottom, low), (top, high)) if abs(np.log(N) - end) < 1e-4 * (high - low))
-    D = share / N
-    loss = float(predicted(law, values, N, D, budget.unique_tokens, S)[0])
-    return Choice(float(N), float(D), float(D / budget.unique_tokens), density, loss, edges)
+    N, loss = (found[0] for found in _best_sizes(law, values, budget, S))
+    ends = {bottom: np.log(bottoms[bottom][0]), top: np.log(tops[top][0])}
+    edges = tuple(name for name, end in ends.items() if abs(np.log(N) - end) < 1e-4 * (ends[top] - ends[bottom]))
+    D = _tokens(budget, N, S)[0]
+    return Choice(float(N), float(D), float(D / budget.unique_tokens), density, float(loss), edges)
 
 
 def best(law: Law, values: Mapping[str, float], budget: Budget) -> Choice:
@@ -143,15 +132,41 @@ def best(law: Law, values: Mapping[str, float], budget: Budget) -> Choice:
       ConfigError: nothing fits the budget.
     """
     low, high = budget.densities
-
-    def losses(densities: np.ndarray) -> np.ndarray:
-        return np.array([best_at_density(law, values, budget, float(S)).loss for S in densities])
-
-    # Coarser than over N: every point is a search of its own.
-    density = _zoom(losses, low, high, points=17, zooms=4)
-    choice = best_at_density(law, values, budget, float(density))
+    density = float(
+        _zoom(
+            lambda S: _best_sizes(law, values, budget, S.ravel())[1].reshape(S.shape),
+            np.array([low]),
+            np.array([high]),
+            points=17,
+            zooms=5,
+        )[0]
+    )
+    choice = best_at_density(law, values, budget, density)
     edges = [f"density {end:g}" for end in (low, high) if abs(density - end) < 1e-3 * (high - low)]
     return dataclasses.replace(choice, edges=(*choice.edges, *edges))
+
+
+def _limits(budget: Budget, S: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What bounds N from below and from above at densities ``[k]``, by name, each ``[k]``."""
+    epochs = _tokens(budget, np.ones_like(S), S) / (budget.unique_tokens * budget.epochs)
+    bottoms = {"fewest parameters": np.full_like(S, budget.parameters[0]), f"{budget.epochs:g} epochs": epochs}
+    tops = {"most parameters": np.full_like(S, budget.parameters[1])}
+    if budget.most_parameters is not None:
+        tops["memory"] = np.array([budget.most_parameters(float(density)) for density in S])
+    return bottoms, tops
+
+
+def _best_sizes(law: Law, values: Mapping[str, float], budget: Budget, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Best N and its loss at densities ``[k]``; the loss is infinite where nothing fits."""
+    bottoms, tops = _limits(budget, S)
+    low, high = np.log(np.max([*bottoms.values()], axis=0)), np.log(np.min([*tops.values()], axis=0))
+
+    def losses(x: np.ndarray) -> np.ndarray:
+        N, S_k = np.exp(x), np.broadcast_to(S[:, None], x.shape)
+        return predicted(law, values, N, _tokens(budget, N, S_k), budget.unique_tokens, S_k)
+
+    x = _zoom(losses, low, np.maximum(low, high))
+    return np.exp(x), np.where(low < high, losses(x[:, None])[:, 0], np.inf)
 
 
 def _tokens(budget: Budget, N: np.ndarray, S: np.ndarray) -> np.ndarray:
@@ -159,12 +174,20 @@ def _tokens(budget: Budget, N: np.ndarray, S: np.ndarray) -> np.ndarray:
 
 
 def _zoom(
-    objective: Callable[[np.ndarray], np.ndarray], low: float, high: float, points: int = _POINTS, zooms: int = _ZOOMS
-) -> float:
-    """Where a function of one variable is least: the best point of a grid, again on a finer grid around it."""
+    objective: Callable[[np.ndarray], np.ndarray],
+    low: np.ndarray,
+    high: np.ndarray,
+    points: int = _POINTS,
+    zooms: int = _ZOOMS,
+) -> np.ndarray:
+    """Where functions of one variable are least, ``[k]``: the best point of a grid, again on a finer one around it.
+
+    ``objective`` takes ``[k, points]``, a row for each function.
+    """
     centre, half = (low + high) / 2, (high - low) / 2
     for _ in range(zooms):
-        grid = np.clip(centre + half * np.linspace(-1, 1, points), low, high)
-        value = np.where(np.isfinite(found := objective(grid)), found, np.inf)
-        centre, half = float(grid[np.argmin(value)]), half / _SHRINK
+        grid = np.clip(centre[:, None] + half[:, None] * np.linspace(-1, 1, points), low[:, None], high[:, None])
+        found = objective(grid)
+        at = np.argmin(np.where(np.isfinite(found), found, np.inf), axis=1)
+        centre, half = np.take_along_axis(grid, at[:, None], axis=1)[:, 0], half / _SHRINK
     return centre
