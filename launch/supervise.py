@@ -169,7 +169,10 @@ class Supervisor:
     def up(self) -> int:
         """Have the resource ready; returns 0, or 75 if it was taken away too often."""
         with self._cleaned_up_on_error():
-            return self._repeat(lambda: PREEMPTED if bring_up(self._cloud) is Arrival.GONE else FINISHED)
+            code = self._repeat(lambda: PREEMPTED if bring_up(self._cloud) is Arrival.GONE else FINISHED)
+        if code == PREEMPTED:
+            self._delete()
+        return code
 
     def run(self) -> int:
         """Train to the end, and delete the resource unless it is to be kept; returns the exit code of the run."""
@@ -178,11 +181,8 @@ class Supervisor:
             if code != PREEMPTED:
                 collect_logs(self._cloud, self._policy.logs)
         self._shell.say(f"the run ended with exit code {code}" + (f": {FINAL[code]}" if code in FINAL else ""))
-        if self._policy.keep and code != PREEMPTED:
-            self._shell.say(f"{self._cloud.resource.name} was kept: 'down' deletes it")
-        elif not self._delete():
-            return FAILED
-        return code
+        deleted = self._delete() if code == PREEMPTED else self._keep_or_delete()
+        return code if deleted else FAILED
 
     def _repeat(self, attempt: Callable[[], int]) -> int:
         """Call ``attempt`` until it returns anything but 75, at most once more than there are retries."""
@@ -273,9 +273,16 @@ class Supervisor:
         try:
             yield
         except (LaunchError, KeyboardInterrupt):
-            if self._cloud.mine and not self._policy.keep:
-                self._delete()
+            if self._cloud.mine:
+                self._keep_or_delete()
             raise
+
+    def _keep_or_delete(self) -> bool:
+        """Whether that went as it should."""
+        if not self._policy.keep:
+            return self._delete()
+        self._shell.say(f"{self._cloud.resource.name} was kept: 'down' deletes it")
+        return True
 
     def _delete(self) -> bool:
         """Whether the resource could be deleted, if it is there; says so."""

@@ -124,6 +124,7 @@ def test_ctrl_c_leaves_nothing_behind(launch: Launch, life: dict[str, Any]) -> N
 def test_ctrl_c_leaves_what_is_to_be_kept(launch: Launch) -> None:
     ended = launch(*RUN, "--keep", worker=["running step 1", "CTRL-C"])
     assert (ended.code, "delete" in ended.verbs()) == (130, False)
+    assert "run was kept: 'down' deletes it" in ended.out
 
 
 def test_a_network_that_fails_for_a_while_changes_nothing(launch: Launch) -> None:
@@ -192,6 +193,11 @@ def test_several_slices_are_checked_as_such(launch: Launch) -> None:
 def test_up_only_gets_the_machines(launch: Launch) -> None:
     ended = launch("up", *FLAGS, *REQUEST, "--skip-check", scenario={"lives": [{"states": ["SUSPENDED"]}, {}]})
     assert (ended.code, ended.verbs()) == (0, ["create", "delete", "create"])
+
+
+def test_up_leaves_no_suspended_request_behind(launch: Launch) -> None:
+    ended = launch("up", *FLAGS, *REQUEST, "--skip-check", "--keep", "--retries=0", states=["SUSPENDED"])
+    assert (ended.code, ended.verbs()) == (75, ["create", "delete"])
 
 
 @pytest.mark.parametrize(
