@@ -44,7 +44,7 @@ def memory_table(fit: Fit, twin: Fit | None) -> Table:
 
 
 def _memory_rows(fit: Fit) -> dict[str, float]:
-    rows: dict[str, float] = {kind: nbytes for kind, nbytes in fit.state.items() if kind != "counters"}
+    rows: dict[str, float] = {kind: nbytes for kind, nbytes in fit.state.items() if nbytes and kind != "counters"}
     train = fit.programs[TRAIN] if TRAIN in fit.programs else None
     if isinstance(train, ProgramBytes):
         rows["batch, counters, padding of layouts"] = train.arguments - sum(rows.values())
