@@ -25,7 +25,8 @@ from sparsejax.scaling.fit import PAPERS_DELTA, Fit, drawn_starts, fit
 from sparsejax.scaling.intervals import bootstrap
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.laws.registry import LAWS
-from sparsejax.scaling.rows import Table, table_of
+from sparsejax.scaling.rows import table_of
+from sparsejax.scaling.simulate import simulated
 from sparsejax.scaling.solver import huber, residuals
 from sparsejax.scaling.stages import SPARSE_REPEATED_STAGES, fit_stages
 from sparsejax.scaling.tables import read_rows
@@ -66,7 +67,9 @@ def main() -> None:
     """Fit both ways, print a table and the seconds of ours."""
     arguments = parse_arguments()
     law = LAWS[arguments.case]
-    table = drawn(law) if arguments.rows is None else table_of(read_rows(arguments.rows), arguments.rows.name)
+    table = (
+        simulated(law, _NOISE) if arguments.rows is None else table_of(read_rows(arguments.rows), arguments.rows.name)
+    )
     wall, processor = time.perf_counter(), time.process_time()
     if law.name == "sparse_repeated":
         fits = fit_stages(law, table, SPARSE_REPEATED_STAGES)
@@ -91,15 +94,6 @@ def main() -> None:
     print(f"published way, all starts: {sum(row.published_seconds for row in rows):.0f} processor seconds")
     if arguments.json:
         write_json(arguments.json, conditions(arguments) | {"seconds": seconds}, rows)
-
-
-def drawn(law: Law) -> Table:
-    """The law's own design with noise."""
-    R = len(next(iter(law.design.values())))
-    columns = {name: np.ones(R) for name in "NDUS"} | dict(law.design)
-    noise = np.exp(_NOISE * np.random.default_rng(0).standard_normal(R))
-    names = tuple(f"run {i}" for i in range(R))
-    return Table(columns, law.loss(law.example, columns) * noise, np.arange(R), names, "total", "the law's design")
 
 
 def published_way(found: Fit, starts: int, timed: int) -> Row:

@@ -11,6 +11,6 @@ def test_both_ways_are_shown(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark", *flags])
     scaling_fit.main()
     shown = capsys.readouterr().out
-    assert "chinchilla: 25 runs of the law's design" in shown and "ours, bootstrap: " in shown
+    assert "chinchilla: 25 runs of the design of chinchilla" in shown and "ours, bootstrap: " in shown
     (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert row["objective"] <= row["published_objective"] * (1 + 1e-9) and row["published_starts"] == 4500

@@ -7,24 +7,17 @@ tables of the same kind, drawn here from the law with a known answer.
 import os
 from pathlib import Path
 
-import numpy as np
-
 from sparsejax.scaling.fit import huber_sum
-from sparsejax.scaling.rows import Table, table_of
+from sparsejax.scaling.rows import table_of
+from sparsejax.scaling.simulate import simulated
 from sparsejax.scaling.tables import read_rows
 
 FOLDER = os.environ.get("SPARSEJAX_SCALING_DATA", "")
 
 
 def drawn(law, columns=None, noise=0.0, seed=0, values=None):
-    """A table of the law's losses on its own design, or on other columns, with log-normal noise."""
-    columns = dict(law.design if columns is None else columns)
-    R = len(next(iter(columns.values())))
-    columns = {name: np.ones(R) for name in "NDUS"} | columns
-    exact = law.loss(law.example if values is None else values, columns)
-    factor = np.exp(noise * np.random.default_rng(seed).standard_normal(R))
-    loss = exact * factor if law.residual == "log" else exact + np.log(factor)
-    return Table(columns, loss, np.arange(R), tuple(f"run {i}" for i in range(R)), "total", f"design of {law.name}")
+    """``simulated`` with the columns first."""
+    return simulated(law, noise, seed, columns, values)
 
 
 def public(file, law, columns, noise, values=None):

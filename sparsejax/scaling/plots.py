@@ -1,0 +1,84 @@
+"""Curves of a law, one message each, drawn into axes that the caller makes. Colours are Okabe and Ito's (2008).
+
+An optimum is a filled star; where it lies on the edge of the search, so that it is none, the star is hollow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsejax.scaling.frontier import Budget, Choice, best_at_density, iso_flop, iso_loss, predicted
+from sparsejax.scaling.laws.law import Law
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def plot_iso_flops(
+    axes: Any, law: Law, values: Mapping[str, float], budget: Budget, flops: Sequence[float], density: float
+) -> None:
+    """Loss by size for each FLOP budget, the optimum marked."""
+    for C, colour in zip(flops, COLOURS, strict=False):
+        spent = dataclasses.replace(budget, flops=C)
+        choice = best_at_density(law, values, spent, density)
+        N = choice.parameters * np.geomspace(0.1, 10, 120)
+        axes.plot(N, iso_flop(law, values, spent, density, N), color=colour, label=f"{C:.0e} FLOPs")
+        _star(axes, choice.parameters, choice.loss, choice, colour)
+    axes.set(xscale="log", xlabel="parameters", ylabel="loss (nats/token)")
+    axes.set_title(f"{budget.unique_tokens:.2g} unique tokens, density {density:g}")
+    axes.legend()
+
+
+def plot_iso_losses(
+    axes: Any, law: Law, values: Mapping[str, float], unique_tokens: float, losses: Sequence[float], density: float
+) -> None:
+    """Tokens that each size needs for a loss."""
+    N = np.geomspace(1e7, 1e11, 160)
+    for loss, colour in zip(losses, COLOURS, strict=False):
+        D = iso_loss(law, values, loss, unique_tokens, density, N)
+        axes.plot(N, D / unique_tokens, color=colour, label=f"{loss:g} nats/token")
+    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="epochs")
+    axes.set_title(f"{unique_tokens:.2g} unique tokens, density {density:g}")
+    axes.legend()
+
+
+def plot_densities(axes: Any, law: Law, values: Mapping[str, float], budget: Budget, flops: Sequence[float]) -> None:
+    """Best loss at each density, size and epochs free, less that of the dense model."""
+    S = np.linspace(budget.densities[0], 1.0, 60)
+    for C, colour in zip(flops, COLOURS, strict=False):
+        spent = dataclasses.replace(budget, flops=C)
+        loss = np.array([best_at_density(law, values, spent, float(one)).loss for one in S])
+        axes.plot(S, loss - loss[-1], color=colour, label=f"{C:.0e} FLOPs")
+        axes.plot(S[loss.argmin()], loss.min() - loss[-1], "*", color=colour, markersize=12)
+    axes.axhline(0, color="0.6", linewidth=1)
+    axes.set(xlabel="density", ylabel="loss, less that of dense (nats/token)")
+    axes.set_title(f"{budget.unique_tokens:.2g} unique tokens")
+    axes.legend()
+
+
+def plot_repetition(
+    axes: Any,
+    law: Law,
+    values: Mapping[str, float],
+    parameters: float,
+    unique_tokens: float,
+    densities: Sequence[float],
+) -> None:
+    """Loss by epochs at one number of active parameters: where repetition stops to help, by density."""
+    epochs = np.geomspace(1, 200, 160)
+    for S, colour in zip(densities, COLOURS, strict=False):
+        N, D = np.full_like(epochs, parameters), epochs * unique_tokens
+        axes.plot(
+            epochs, predicted(law, values, N, D, unique_tokens, np.full_like(epochs, S)), color=colour, label=f"{S:g}"
+        )
+    axes.set(xscale="log", xlabel="epochs", ylabel="loss (nats/token)")
+    axes.set_title(f"{parameters:.2g} active parameters, {unique_tokens:.2g} unique tokens")
+    axes.legend(title="density")
+
+
+def _star(axes: Any, x: float, y: float, choice: Choice, colour: str) -> None:
+    face = "none" if choice.edges else colour
+    axes.plot(x, y, "*", markersize=12, markeredgecolor=colour, markerfacecolor=face)
