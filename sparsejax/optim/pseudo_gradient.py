@@ -6,10 +6,11 @@ what it sends next:
 
     e <- beta e + delta        q = Q(Top(e))        e <- e - q        theta <- theta - alpha mean_r q_r
 
-``Top`` keeps the same number of entries of every chunk, so all sizes are static. ``Q`` with 2 bits is ours: of every
-chunk a sign and one of two magnitudes, the means of the smaller and of the larger half of what is sent, split at their
-mean. The largest entries of a chunk are never near 0, so no level is spent there; both magnitudes are means of
-what they stand for, so a chunk's magnitudes keep their sum.
+``Top`` keeps the same number of entries of every chunk, so all sizes are static. Which ones is said by their positions,
+or, where more than about one in twelve is sent, by a bit for every entry, which is shorter then. ``Q`` with 2 bits is
+ours: of every chunk a sign and one of two magnitudes, the means of the smaller and of the larger half of what is sent,
+split at their mean. The largest entries of a chunk are never near 0, so no level is spent there; both magnitudes are
+means of what they stand for, so a chunk's magnitudes keep their sum.
 
 Axes: C chunks, N entries of a chunk, k entries sent of a chunk, W words of 32 bits. Packing works on G groups of N = 32
 numbers in w words each, of which n reach into one word.
@@ -56,13 +57,29 @@ class Message:
         return max(1, (self.length - 1).bit_length())
 
     @property
+    def sent(self) -> int:
+        """Entries in the message."""
+        return self.chunks * self.kept
+
+    @property
+    def mapped(self) -> bool:
+        """Whether a bit for every entry of a chunk is shorter than the positions of those that are sent."""
+        return _packed_words(self.chunks * self.length, 1) < _packed_words(self.sent, self.position_bits)
+
+    @property
+    def place_words(self) -> int:
+        """Words that say which entries are sent."""
+        if self.whole:
+            return 0
+        if self.mapped:
+            return _packed_words(self.chunks * self.length, 1)
+        return _packed_words(self.sent, self.position_bits)
+
+    @property
     def words(self) -> int:
         """Words of 32 bits in the message."""
-        sent = self.chunks * self.kept
-        if self.whole:
-            return sent
-        positions = _packed_words(sent, self.position_bits)
-        return positions + (sent if self.bits == _WORD else _packed_words(sent, 2) + 2 * self.chunks)
+        values = self.sent if self.bits == _WORD else _packed_words(self.sent, 2) + 2 * self.chunks
+        return self.place_words + values
 
 
 def message(size: int, chunk: int, top: float, bits: int) -> Message:
@@ -95,32 +112,44 @@ def compress(form: Message, entries: jax.Array) -> jax.Array:
     if form.whole:
         return _bits_of(entries_CN)
     position_Ck, value_Ck = largest(entries_CN, form.kept)
-    # A chunk with fewer entries than are sent says its largest one several times.
     empty_Ck = value_Ck == 0.0
-    position_Ck = jnp.where(empty_Ck, position_Ck[:, :1], position_Ck)
-    positions = pack(position_Ck.astype(jnp.uint32).reshape(-1), form.position_bits)
+    if form.mapped:
+        # In the order of the bits, entries of 0 behind all others: they have no bit.
+        order_Ck = jnp.argsort(jnp.where(empty_Ck, form.length, position_Ck), axis=1)
+        value_Ck = jnp.take_along_axis(value_Ck, order_Ck, axis=1)
+        places = pack(_put(form, position_Ck, (~empty_Ck).astype(jnp.uint32)).reshape(-1), 1)
+    else:
+        # A chunk with fewer entries than are sent says its largest one several times.
+        position_Ck = jnp.where(empty_Ck, position_Ck[:, :1], position_Ck)
+        places = pack(position_Ck.astype(jnp.uint32).reshape(-1), form.position_bits)
+
+    def said(number_Ck: jax.Array) -> jax.Array:
+        return number_Ck if form.mapped else jnp.where(empty_Ck, number_Ck[:, :1], number_Ck)
+
     if form.bits == _WORD:
-        return jnp.concatenate([positions, _bits_of(jnp.where(empty_Ck, value_Ck[:, :1], value_Ck))])
+        return jnp.concatenate([places, _bits_of(said(value_Ck))])
     code_Ck, level_C2 = quantise(value_Ck)
-    codes = pack(jnp.where(empty_Ck, code_Ck[:, :1], code_Ck).reshape(-1), 2)
-    return jnp.concatenate([positions, codes, _bits_of(level_C2)])
+    return jnp.concatenate([places, pack(said(code_Ck).reshape(-1), 2), _bits_of(level_C2)])
 
 
 def spread(form: Message, words: jax.Array) -> jax.Array:
     """The array that a message stands for, ``[size]`` float32, zero where nothing was sent."""
-    if form.whole:
-        return _floats_of(words)[: form.size]
-    sent = form.chunks * form.kept
-    positions, rest = jnp.split(words, [_packed_words(sent, form.position_bits)])
-    position_Ck = unpack(positions, sent, form.position_bits).astype(jnp.int32).reshape(form.chunks, form.kept)
+    places, rest = jnp.split(words, [form.place_words])
     if form.bits == _WORD:
         value_Ck = _floats_of(rest).reshape(form.chunks, form.kept)
     else:
-        codes, levels = jnp.split(rest, [_packed_words(sent, 2)])
-        code_Ck = unpack(codes, sent, 2).reshape(form.chunks, form.kept)
+        codes, levels = jnp.split(rest, [_packed_words(form.sent, 2)])
+        code_Ck = unpack(codes, form.sent, 2).reshape(form.chunks, form.kept)
         value_Ck = dequantise(code_Ck, _floats_of(levels).reshape(form.chunks, 2))
-    zeros_CN = jnp.zeros((form.chunks, form.length), jnp.float32)
-    entries_CN = jax.vmap(lambda zeros, position, value: zeros.at[position].set(value))(zeros_CN, position_Ck, value_Ck)
+    if form.whole:
+        entries_CN = value_Ck
+    elif form.mapped:
+        bit_CN = unpack(places, form.chunks * form.length, 1).reshape(form.chunks, form.length).astype(jnp.int32)
+        number_CN = jnp.maximum(jnp.cumsum(bit_CN, axis=1) - 1, 0)
+        entries_CN = jnp.where(bit_CN == 1, jnp.take_along_axis(value_Ck, number_CN, axis=1), 0.0)
+    else:
+        position_Ck = unpack(places, form.sent, form.position_bits).astype(jnp.int32)
+        entries_CN = _put(form, position_Ck.reshape(form.chunks, form.kept), value_Ck)
     return entries_CN.reshape(-1)[: form.size]
 
 
@@ -173,6 +202,12 @@ def unpack(words: jax.Array, count: int, width: int) -> jax.Array:
     rest_GN = group_Gw[:, np.minimum(word_N + 1, width - 1)] << (_WORD - 1 - shift_N).astype(np.uint32) << 1
     number_GN = jnp.where(shift_N + width > _WORD, low_GN | rest_GN, low_GN)
     return (number_GN & ((1 << width) - 1)).reshape(-1)[:count]
+
+
+def _put(form: Message, position_Ck: jax.Array, number_Ck: jax.Array) -> jax.Array:
+    """Numbers at their positions in chunks of zeros, ``[C, N]``."""
+    zeros_CN = jnp.zeros((form.chunks, form.length), number_Ck.dtype)
+    return jax.vmap(lambda zeros, position, number: zeros.at[position].set(number))(zeros_CN, position_Ck, number_Ck)
 
 
 def _packed_words(count: int, width: int) -> int:

@@ -21,28 +21,43 @@ def draw(size: int, seed: int = 0) -> np.ndarray:
 
 
 def test_worked_example() -> None:
-    """Two chunks of four entries, two of each are sent; the second chunk has one entry to send and says it twice.
+    """Two chunks of four entries, of which two each are sent; the second chunk has one entry to send.
 
-    entries      4  -1   2   0  |   0   0  -3   0
-    sent         4       2      |          -3
-    magnitudes   mean 3: below it 2, above it 4  |  mean 3: below it 3, above it nothing
+    entries      -1   4   0  -2  |   0   0  -3   0
+    sent              4      -2  |          -3
+    bits          0   1   0   1  |   0   0   1   0
+    magnitudes   mean 3: below it 2, above it 4  |  mean 3: up to it 3, above it nothing
+    codes             10     01  |          01       (bit 0: negative, bit 1: above the mean)
     """
-    entries = jnp.array([[4.0, -1.0, 2.0, 0.0], [0.0, 0.0, -3.0, 0.0]])
+    entries = jnp.array([[-1.0, 4.0, 0.0, -2.0], [0.0, 0.0, -3.0, 0.0]])
     form = message(8, chunk=4, top=0.5, bits=2)
-    assert (form.chunks, form.length, form.kept, form.position_bits) == (2, 4, 2, 2)
+    assert (form.chunks, form.length, form.kept, form.mapped) == (2, 4, 2, True)
 
     position_Ck, value_Ck = largest(entries, form.kept)
-    np.testing.assert_array_equal(position_Ck[0], [0, 2])
-    np.testing.assert_array_equal(value_Ck, [[4.0, 2.0], [-3.0, 0.0]])
+    np.testing.assert_array_equal(position_Ck[0], [1, 3])
+    np.testing.assert_array_equal(value_Ck, [[4.0, -2.0], [-3.0, 0.0]])
     code_Ck, level_C2 = quantise(value_Ck)
     np.testing.assert_array_equal(level_C2, [[2.0, 4.0], [3.0, 0.0]])
-    assert (int(code_Ck[0, 0]), int(code_Ck[0, 1])) == (0b10, 0b00)
+    np.testing.assert_array_equal(code_Ck[0], [0b10, 0b01])
 
     words = compress(form, entries)
-    # Four positions of two bits and four codes fill one group of 32 numbers each; then four magnitudes.
-    assert words.shape == (form.words,) == (2 + 2 + 4,)
-    sent = spread(form, words)
-    np.testing.assert_array_equal(sent, [4.0, 0.0, 2.0, 0.0, 0.0, 0.0, -3.0, 0.0])
+    # A bit for each of eight entries, then four codes: 32 numbers fill a group. Then four magnitudes.
+    assert words.shape == (form.words,) == (1 + 2 + 4,)
+    assert int(words[0]) == 0b0100_1010
+    assert int(words[1]) & 0b11_1111 == 0b01_01_10
+    np.testing.assert_array_equal(spread(form, words), [0.0, 4.0, 0.0, -2.0, 0.0, 0.0, -3.0, 0.0])
+
+
+@pytest.mark.parametrize("bits", [2, 32])
+def test_few_entries_are_named_by_their_positions(bits: int) -> None:
+    """Two of 256 in each of two chunks; the second has one entry to send and says it twice."""
+    entries = jnp.zeros((2, 256)).at[0, jnp.array([7, 9, 255])].set(jnp.array([1.0, 3.0, -2.0])).at[1, 4].set(-5.0)
+    form = message(512, chunk=256, top=2 / 256, bits=bits)
+    assert (form.kept, form.position_bits, form.mapped, form.place_words) == (2, 8, False, 8)
+    words = compress(form, entries)
+    assert words.shape == (form.words,)
+    assert int(words[0]) == 0x04_04_FF_09
+    np.testing.assert_array_equal(spread(form, words), entries.at[0, 7].set(0.0).reshape(-1))
 
 
 def test_error_feedback_of_the_example() -> None:
@@ -56,9 +71,10 @@ def test_error_feedback_of_the_example() -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 32])
-@pytest.mark.parametrize(("size", "top"), [(64, 0.125), (33, 1.0), (5, 0.01)])
+@pytest.mark.parametrize(("size", "top"), [(64, 0.125), (33, 1.0), (5, 0.01), (1000, 0.01)])
 def test_counts_are_exact_and_signs_right(size: int, top: float, bits: int) -> None:
-    form = message(size, chunk=32, top=top, bits=bits)
+    form = message(size, chunk=32 if size < 1000 else 500, top=top, bits=bits)
+    assert form.mapped == (size < 1000)
     entries = draw(size)
     sent = np.asarray(spread(form, compress(form, jnp.asarray(entries))))
     padded = np.pad(entries, (0, form.chunks * form.length - size)).reshape(form.chunks, -1)
@@ -119,6 +135,8 @@ def test_bytes_of_the_paper() -> None:
     form = message(4096, chunk=4096, top=0.03125, bits=2)
     assert 4 * form.words == 128 * 12 // 8 + 128 * 2 // 8 + 8 == 232
     assert 4 * form.words / (4 * 4096) < 0.0142
+    # A quarter of them: 4096 bits, 1024 codes of 2 and two magnitudes.
+    assert 4 * message(4096, chunk=4096, top=0.25, bits=2).words == 512 + 256 + 8
 
 
 def test_whole_arrays_need_no_positions() -> None:
