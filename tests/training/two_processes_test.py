@@ -17,9 +17,16 @@ from sparsejax.training.metrics import read_rows
 from tests.training.tiny import quiet_console, tiny_run, write_text
 
 SCRIPT = Path(__file__).with_name("one_of_two.py")
-# What is compiled is what a test costs: one layer, and rewirings only where a test is slow anyway.
-QUICK = {"train_steps": 6, "model_layers": 1, "mesh_fsdp": 2, "train_checkpoint_every": 4, "topology_every": 100}
-REWIRED = QUICK | {"topology_every": 2}
+# What is compiled is what a test costs: one layer with a sparse MLP; rewirings only where a test is slow anyway.
+QUICK = {
+    "train_steps": 6,
+    "train_checkpoint_every": 4,
+    "model_layers": 1,
+    "mesh_fsdp": 2,
+    "topology_every": 100,
+    "topology_rules": ("attention.*=1",),
+}
+REWIRED = QUICK | {"topology_every": 2, "topology_rules": ()}
 JOB = {
     "strike": None,
     "step": 0,
