@@ -235,8 +235,8 @@ SOURCES: tuple[Source, ...] = (
         frozenset({"router_type", "num_experts", "dense_parameter_count", "loss_validation"}),
         _routed,
         lambda r: (
-            r["router_type"] == "Dense"
-            or (r["router_type"] == "S-Base" and (r["routing_frequency"], r["k"], r["seed"]) == ("0.5", "1", "42"))
+            r["router_type"] in ("Dense", "S-Base")
+            and (r["routing_frequency"], r["k"], r["seed"]) == ("0.5", "1", "42")
         ),
         "other routers, frequencies and seeds",
     ),
