@@ -203,6 +203,12 @@ def test_kernels_models_and_optim_load_no_framework() -> None:
     assert not {name for name in loaded if re.match(r"sparsejax\.(training|data|cli|scaling|inference)\.", name)}
 
 
+def test_scaling_loads_neither_flax_nor_the_trainer():
+    loaded = loaded_after(modules_of("scaling", "scaling/laws"))
+    assert loaded & (FRAMEWORKS | {"flax", "optax"}) == set()
+    assert not {name for name in loaded if re.match(r"sparsejax\.(training|data|cli|kernels|topology)\.", name)}
+
+
 @pytest.mark.parametrize("name", ["sparsejax.models.sizes", "sparsejax.models.accounting", "sparsejax.scaling.runs"])
 def test_numbers_need_no_jax(name: str) -> None:
     assert loaded_after([name]) & {"jax", "flax", "numpy", "sparsejax.training"} == set()

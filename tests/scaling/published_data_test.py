@@ -4,6 +4,7 @@ A drawn table cannot have the published answer; there the fit must be at least a
 """
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from sparsejax.scaling.fit import PAPERS_DELTA, fit, huber_sum
 from sparsejax.scaling.intervals import Interval, bootstrap, profile
 from sparsejax.scaling.laws.law import grid
 from sparsejax.scaling.laws.registry import LAWS
+from sparsejax.scaling.rows import table_of
 from sparsejax.scaling.stages import SPARSE_REPEATED_STAGES, fit_stages
+from sparsejax.scaling.tables import read_rows
 from tests.scaling.synthetic import FOLDER, drawn, public
 
 CHINCHILLA = LAWS["chinchilla"]
@@ -83,6 +86,36 @@ def test_three_step_counts_do_not_identify_the_data_exponent():
     assert found.objective <= (bar or 48 * 4.8802e-6)
     one, other = bootstrap(found, 200).interval("beta", 0.95), profile(found, "beta")
     assert not Interval(min(one.low, other.low), max(one.high, other.high)).identified
+
+
+@pytest.mark.slow
+def test_experts():
+    law = LAWS["experts"]
+    table, _ = public("routed_lm_final.csv", law, None, 0.007)
+    # Least squares: delta above every residual.
+    found = fit(law, table, delta=0.5)
+    assert found.agreement > 0.3 and found.scale < 0.015
+    if FOLDER:
+        assert len(table) == 58
+        for name, value in law.published[0].values.items():
+            assert abs(found.values[name] / value - 1) < 0.005
+
+
+@pytest.mark.slow
+def test_a_form_that_can_rise_fits_runs_that_overfit():
+    rising, saturating = LAWS["overfitting"], LAWS["data_constrained"]
+    if FOLDER:
+        rows = [
+            row for row in read_rows(Path(FOLDER, "repeated_c4.csv"), everything=True) if not row.group.endswith(" 1")
+        ]
+        table = table_of(rows, "repeated_c4.csv, not deduplicated")
+        assert len(table) == 296
+    else:
+        table = drawn(rising, noise=0.01)
+    one, other = fit(rising, table, delta=PAPERS_DELTA), fit(saturating, table, delta=PAPERS_DELTA)
+    assert one.objective < 0.8 * other.objective and one.r2 > other.r2
+    if FOLDER:
+        assert one.objective <= 0.01557 and one.r2 > 0.77
 
 
 @pytest.mark.slow
