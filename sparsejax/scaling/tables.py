@@ -144,6 +144,20 @@ def _own(r: Record) -> ScalingRow:
     )
 
 
+def _sweep(r: Record) -> ScalingRow:
+    D = float(r["total_tokens"])
+    return ScalingRow(
+        name=f"{r['point']} seed {r['seed']}",
+        parameters=float(r["active_parameters"]),
+        convention="active",
+        tokens=D,
+        unique_tokens=min(float(r["unique_tokens"]), D),
+        density=float(r["density"]),
+        loss=float(r["validation_loss"]),
+        group=r["point"],
+    )
+
+
 def _dense(r: Record, name: str, N: float, D: float, U: float, loss: float, group: str = "") -> ScalingRow:
     return ScalingRow(name, N, "total", D, U, 1.0, loss, group=group)
 
@@ -202,6 +216,13 @@ OWN = Source(
 )
 SOURCES: tuple[Source, ...] = (
     OWN,
+    Source(
+        "runs.csv of a sweep, N the active parameters",
+        frozenset({"point", "seed", "status", "active_parameters", "unique_tokens", "total_tokens", "validation_loss"}),
+        _sweep,
+        lambda r: r["status"] == "finished",
+        "runs that are not finished",
+    ),
     Source(
         "arXiv 2404.10102, points of figure 4 of arXiv 2203.15556",
         frozenset({"params", "flops", "tokens", "loss", "published_fit"}),

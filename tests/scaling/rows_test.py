@@ -1,7 +1,9 @@
 """Rows and tables: one convention, decayed runs only, known headers, and one line for what is wrong."""
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sparsejax.config import ConfigError
@@ -54,6 +56,13 @@ def test_results_of_runs(tmp_path):
     assert read_rows(tmp_path / "0" / "result.json", "total_times_density")[0].parameters == 58_073_600 * 0.25
     with pytest.raises(ConfigError, match="--parameters=nonzero: a result states total, active"):
         read_rows(tmp_path, "nonzero")
+
+
+def test_the_table_of_a_sweep():
+    rows = read_rows(Path(__file__).parents[2] / "docs" / "results" / "methods.csv")
+    table = table_of(rows, "methods.csv")
+    assert table.convention == "active" and len(np.unique(table.groups)) < len(table)
+    assert table.columns["U"].max() <= table.columns["D"].max()
 
 
 def test_tables(tmp_path):
