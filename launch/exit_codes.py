@@ -8,6 +8,7 @@ INPUT = 2
 DOES_NOT_FIT = 3
 DIVERGED = 4
 PREEMPTED = 75
+LOST_PEER = 76
 INTERRUPTED = 130
 
 # What another attempt would only repeat.

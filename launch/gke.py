@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch import job
-from launch.exit_codes import FINAL, FINISHED, PREEMPTED, LaunchError
+from launch.exit_codes import FINAL, FINISHED, LOST_PEER, PREEMPTED, LaunchError
 from launch.flags import Parser, whole_number
 from launch.job import Job
 from launch.shell import shown
@@ -117,7 +117,7 @@ def xpk(
         f"--num-slices={num_slices}",
         f"--docker-image={image}",
         f"--max-restarts={retries}",
-        f"--restart-on-exit-codes={PREEMPTED}",
+        f"--restart-on-exit-codes={PREEMPTED},{LOST_PEER}",
         f"--termination-grace-period-seconds={_GRACE}",
         f"--env=JAX_COMPILATION_CACHE_DIR={todo.compile_cache}",
         f"--command={shlex.join(worker_command(todo))}",

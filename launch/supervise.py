@@ -12,7 +12,7 @@ from pathlib import Path
 from launch import job as jobs
 from launch import states
 from launch.cloud import Cloud, CloudError, WorkerState
-from launch.exit_codes import FAILED, FINAL, FINISHED, INTERRUPTED, PREEMPTED, LaunchError
+from launch.exit_codes import FAILED, FINAL, FINISHED, INTERRUPTED, LOST_PEER, PREEMPTED, LaunchError
 from launch.job import Job
 from launch.shell import Shell
 from launch.states import Phase, Snapshot
@@ -137,11 +137,14 @@ def combined(codes: Sequence[int]) -> int:
     """The exit code of a run from those of its workers: the cause, not the consequences.
 
     One worker's bad input makes the others fail in other ways, and so does one that is lost; a worker that saved and
-    stopped on request says that all did.
+    stopped on request says that all did. Workers that only say that they lost another one, where none failed by itself,
+    are those of a run whose machine was taken away: it continues from its last checkpoint.
     """
     for code in (*FINAL, PREEMPTED, INTERRUPTED):
         if code in codes:
             return code
+    if LOST_PEER in codes and FAILED not in codes:
+        return PREEMPTED
     return FINISHED if codes and not any(codes) else FAILED
 
 

@@ -79,7 +79,7 @@ def test_xpk_runs_the_same_command_and_restarts_what_was_saved() -> None:
     assert call[:3] == ["xpk", "workload", "create"]
     assert shlex.split(flags["--command"]) == [*COMMAND, "--config.data.name=two words"]
     assert (flags["--tpu-type"], flags["--num-slices"]) == ("v5litepod-256", "2")
-    assert (flags["--max-restarts"], flags["--restart-on-exit-codes"]) == ("7", "75")
+    assert (flags["--max-restarts"], flags["--restart-on-exit-codes"]) == ("7", "75,76")
 
 
 @pytest.mark.parametrize(

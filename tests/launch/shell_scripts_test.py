@@ -199,7 +199,8 @@ def slurm(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("code", "restarts", "requeued"), [(0, 0, False), (75, 0, True), (75, 20, False), (2, 0, False), (143, 0, False)]
+    ("code", "restarts", "requeued"),
+    [(0, 0, False), (75, 0, True), (75, 20, False), (76, 0, True), (2, 0, False), (143, 0, False)],
 )
 def test_slurm_requeues_what_was_saved(slurm: Path, code: int, restarts: int, requeued: bool) -> None:
     settings = {"PATH": f"{slurm}:{os.environ['PATH']}", "CODE": str(code), "SLURM_JOB_ID": "17"}

@@ -202,7 +202,19 @@ def test_up_leaves_no_suspended_request_behind(launch: Launch) -> None:
 
 @pytest.mark.parametrize(
     ("codes", "code"),
-    [([0, 0], 0), ([75, 1], 75), ([1, 2], 2), ([130, 130], 130), ([0, 1], 1), ([75, 4], 4), ([], 1)],
+    [
+        ([0, 0], 0),
+        ([75, 1], 75),
+        ([1, 2], 2),
+        ([130, 130], 130),
+        ([0, 1], 1),
+        ([75, 4], 4),
+        ([76, 137], 75),
+        ([76, 76], 75),
+        ([76, 1], 1),
+        ([76, 2], 2),
+        ([], 1),
+    ],
 )
 def test_codes_of_many_workers_are_one(codes: list[int], code: int) -> None:
     assert combined(codes) == code
