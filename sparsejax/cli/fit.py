@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsejax.cli.flags import FlagParser
 from sparsejax.config import ConfigError
+
+if TYPE_CHECKING:
+    from sparsejax.scaling.laws.law import Law
 
 # Fits are float64 on the host: no accelerator is looked for, which would take longer than the fit.
 _PLATFORM = "JAX_PLATFORMS"
@@ -39,6 +43,7 @@ def main(argv: list[str]) -> int:
         laws,
         table,
         fixed=_values(flags.fix, "fix", laws[0].names),
+        free_held=_held(flags.free, laws[0]),
         delta=_delta(flags.delta),
         staged=flags.stages,
         starts=flags.starts,
@@ -72,6 +77,7 @@ def _parser() -> FlagParser:
     parser.add_argument(
         "--stages", action="store_true", help="sparse_repeated: the four stages of its paper, then all at once"
     )
+    parser.add_argument("--free", default="", help="parameters that the law holds and that are to be fitted: lam,L0")
     parser.add_argument("--starts", type=int, help="number of starts; by default enough for the number of parameters")
     parser.add_argument("--bootstrap", type=int, default=1000, help="refits for intervals; at least 100")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals")
@@ -94,6 +100,14 @@ def _values(text: str, flag: str, names: tuple[str, ...]) -> dict[str, float]:
         if name not in names:
             raise ConfigError(f"--{flag}={part}: no such parameter; there are {', '.join(names)}")
     return found
+
+
+def _held(text: str, law: Law) -> tuple[str, ...]:
+    names = tuple(filter(None, text.split(",")))
+    for name in names:
+        if name not in law.held:
+            raise ConfigError(f"--free={name}: law {law.name} holds {', '.join(law.held) or 'nothing'}")
+    return names
 
 
 def _delta(text: str) -> float | None:

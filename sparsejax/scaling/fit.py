@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sparsejax.config import ConfigError
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.refusals import check_identifiable
 from sparsejax.scaling.rows import Table
@@ -232,7 +233,7 @@ def _summary(
 ) -> Fit:
     best = int(np.argmin(objective))
     if not np.isfinite(objective[best]):
-        raise ValueError(f"law {law.name}: no start has a finite loss on these runs")
+        raise ConfigError(f"law {law.name} on {table.source}: no start has a finite loss; fix or free other parameters")
     minima: list[Minimum] = []
     for i in np.argsort(objective):
         worst = minima[-1].objective if minima else -1.0

@@ -31,6 +31,8 @@ _GRADIENT_STEPS, _NEWTON_STEPS = 60, 40
 # A step that lowers the objective by less than this share ends the search.
 _CONVERGED = 1e-14
 _LARGEST_DAMPING = 1e12
+# Logarithm of the largest value of a positive parameter: what runs off to infinity stays a number that laws can take.
+_LARGEST = 230.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Problem:
 def to_natural(law: Law, z: Any, xp: Any = np) -> dict[str, Any]:
     """Parameter values by name from transformed coordinates ``[..., P]``."""
     return {
-        parameter.name: parameter.least + xp.exp(z[..., i]) if parameter.positive else z[..., i]
+        parameter.name: parameter.least + xp.exp(xp.minimum(z[..., i], _LARGEST)) if parameter.positive else z[..., i]
         for i, parameter in enumerate(law.parameters)
     }
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from sparsejax.config import ConfigError
-from sparsejax.scaling.fit import Fit, fit
+from sparsejax.scaling.fit import fit
 from sparsejax.scaling.fit_report import Certainty, Findings
 from sparsejax.scaling.held_out import compare, held_out
 from sparsejax.scaling.intervals import bootstrap, diagnostics, profile
@@ -20,6 +20,7 @@ def study(
     table: Table,
     *,
     fixed: Mapping[str, float],
+    free_held: Sequence[str],
     delta: float | None,
     staged: bool,
     starts: int | None,
@@ -34,6 +35,7 @@ def study(
       laws: at least one.
       table: the runs.
       fixed: parameters of the first law that keep a value.
+      free_held: parameters that the first law holds and that are to be fitted.
       delta: of the Huber loss, None to take it from the residuals.
       staged: fit the stages of the sparse law's paper first, then all at once from there.
       starts: number of starts, None for enough.
@@ -46,7 +48,14 @@ def study(
       ConfigError: the data cannot say what is asked, or stages were asked of a law that has none.
     """
     law = laws[0]
-    found = _fitted(law, table, fixed, delta, staged, starts, seed)
+    if not staged:
+        found = fit(law, table, fixed=fixed, free_held=free_held, delta=delta, starts=starts, seed=seed)
+    elif law.name != "sparse_repeated" or fixed:
+        raise ConfigError("--stages: only sparse_repeated has stages, and they fix what they fix; leave out --fix")
+    else:
+        found = fit_jointly(law, table, SPARSE_REPEATED_STAGES, delta, seed)
+        # The report is of the runs as they are, not of the unlimited text the stages assume.
+        found = dataclasses.replace(found, table=table)
     refits = bootstrap(found, samples, seed)
     certainty = {name: Certainty(refits.interval(name, level), profile(found, name, level)) for name in found.free}
     comparison = None
@@ -63,21 +72,3 @@ def study(
         comparison=comparison,
         command=command,
     )
-
-
-def _fitted(
-    law: Law,
-    table: Table,
-    fixed: Mapping[str, float],
-    delta: float | None,
-    staged: bool,
-    starts: int | None,
-    seed: int,
-) -> Fit:
-    if not staged:
-        return fit(law, table, fixed=fixed, delta=delta, starts=starts, seed=seed)
-    if law.name != "sparse_repeated" or fixed:
-        raise ConfigError("--stages: only sparse_repeated has stages, and they fix what they fix; leave out --fix")
-    found = fit_jointly(law, table, SPARSE_REPEATED_STAGES, delta, seed)
-    # The report is of the runs as they are, not of the unlimited text the stages assume.
-    return dataclasses.replace(found, table=dataclasses.replace(found.table, columns=table.columns))

@@ -32,7 +32,7 @@ def write_rows(path, table):
 def found():
     table = drawn(LAWS["chinchilla"], noise=0.01)
     asked = {"staged": False, "starts": 32, "samples": 32, "level": 0.95, "seed": 0, "command": "a test"}
-    return study([LAWS["chinchilla"]], table, fixed={}, delta=None, **asked)
+    return study([LAWS["chinchilla"]], table, fixed={}, free_held=(), delta=None, **asked)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,8 @@ def test_warnings(found):
         (["--law=chinchilla", "--level=5"], "--level=5: must be in"),
         (["--law=chinchilla", "--stages"], "--stages: only sparse_repeated has stages"),
         (["--law=experts"], "it reads X"),
+        (["--law=chinchilla", "--free=E"], "--free=E: law chinchilla holds nothing"),
+        (["--law=overfitting", "--free=lam"], "--free=lam: law overfitting holds L0"),
         (["--law=sparse_repeated"], "no run depends on"),
     ],
 )

@@ -11,6 +11,7 @@ from sparsejax.scaling.held_out import compare, held_out, splits
 from sparsejax.scaling.intervals import Interval, bootstrap, diagnostics, profile
 from sparsejax.scaling.laws.law import grid
 from sparsejax.scaling.laws.registry import LAWS
+from sparsejax.scaling.solver import to_natural
 from tests.scaling.synthetic import drawn
 
 CHINCHILLA = LAWS["chinchilla"]
@@ -89,6 +90,12 @@ def refused(table, match, law=CHINCHILLA, **keywords):
     with pytest.raises(ConfigError, match=match) as caught:
         fit(law, table, **keywords)
     assert "\n" not in str(caught.value)
+
+
+def test_what_runs_to_infinity_stays_a_number():
+    law = LAWS["data_constrained"]
+    values = to_natural(law, np.full(7, 1e4))
+    assert np.isfinite(values["R_N"]) and np.isfinite(law.loss({**law.example, "R_N": values["R_N"]}, law.design)).all()
 
 
 def test_what_data_cannot_say_is_refused():
