@@ -92,8 +92,6 @@ def parse_system(name: str) -> System:
     if kind not in by_name:
         raise _refusal(name, f"{kind} is none of cpu, {', '.join(by_name)}")
     links = interconnect_of(kind)
-    if kind == "v4":
-        raise _refusal(name, "the compiler describes v4 as two devices a chip, and JAX runs it as one")
     if links.dimensions and len(shape) != links.dimensions:
         raise _refusal(name, f"{kind} has {links.dimensions} dimensions of chips")
     if not links.dimensions and (slices > 1 or len(shape) > 1):

@@ -51,6 +51,9 @@ def described_devices(system: System) -> tuple[jax.Device, ...]:
     if not system.torus:
         raise ValueError(f"{system.name}: no TPU")
     options: dict[str, Any] = {"num_slices": system.slices} if system.slices > 1 else {}
+    if system.chip is not None and system.chip.name == "v4":
+        # As JAX runs it: the two cores of a chip are one device.
+        options["chip_config_name"] = "megacore"
     if set(system.shape) == {1}:
         # A host has four chips, the compiler thinks, unless it is told.
         options["chips_per_host_bounds"] = (1, 1, 1)

@@ -95,10 +95,15 @@ def test_a_cpu_is_checked_by_compiling(capsys):
 
 @pytest.mark.tpu
 def test_a_tpu_is_checked_by_its_own_compiler(capsys):
-    wide = [f"--config.model.{name}=256" for name in ("hidden", "mlp")] + ["--config.model.head_dim=128"]
-    flags = ["--config.topology.block=128,128", "--config.topology.shards=2", "--config.data.sequence_length=128"]
-    machine = ["--hardware=v5e:2x2", "--mesh=1x2x2", "--config.topology.rate=0.5", "--config.model.layers=1"]
-    assert main(["check", *TINY, *ABSENT, *wide, *flags, *machine]) == 0
+    sizes = {"hidden": 512, "mlp": 512, "heads": 4, "kv_heads": 4, "head_dim": 128, "layers": 1}
+    wide = [f"--config.model.{name}={size}" for name, size in sizes.items()]
+    flags = [
+        "--config.topology.block=128,128",
+        "--config.topology.shards=2",
+        "--config.model.implementation=pallas_tpu",
+    ]
+    flags += ["--config.data.sequence_length=128", "--config.model.compute_dtype=bfloat16"]
+    assert main(["check", *TINY, *ABSENT, *wide, *flags, "--hardware=v5e:2x2", "--mesh=1x2x2"]) == 0
     printed = capsys.readouterr().out
     assert "read off the compiled program" in printed and "total of the rewire step" in printed
     assert "all-gather" in printed and "of 16.00 GiB a device" in printed and jax.devices()[0].platform == "cpu"

@@ -12,6 +12,7 @@ from sparsejax.hardware.target import Target
     [
         ("v5e:16x16", 256, "tpu"),
         ("v5e:1x1", 1, "tpu"),
+        ("v4:2x2x4", 16, "tpu"),
         ("v5p:8x8x16", 1024, "tpu"),
         ("tpu7x:2x2x4", 32, "tpu"),  # two devices a chip
         ("2xv5e:16x16", 512, "tpu"),
@@ -46,7 +47,6 @@ def test_gpus_fill_nodes():
         ("trillium:4x4", "trillium is none of cpu, v4, v5e"),
         ("v5p:4x4", "v5p has 3 dimensions"),
         ("v5e:4x4x4", "v5e has 2 dimensions"),
-        ("v4:2x2x1", "two devices a chip"),
         ("h100:2x4", "write the number: h100:8"),
         ("2xh100:8", "write the number"),
         ("cpu:4x4", "simulates 1 to 64"),

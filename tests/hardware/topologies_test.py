@@ -50,6 +50,7 @@ def test_a_gpu_is_no_tpu(name):
     [
         ("v5e:4x4", {}),
         ("2xv5e:4x4", {"num_slices": 2}),
+        ("v4:2x2x1", {"chip_config_name": "megacore"}),
         ("v5p:1x1x1", {"chips_per_host_bounds": (1, 1, 1)}),
     ],
 )
