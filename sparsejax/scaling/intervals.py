@@ -13,7 +13,7 @@ from sparsejax.scaling.solver import from_natural, residuals, to_natural
 # An interval that covers this factor says nothing that four digits could.
 _FACTOR = 10.0
 # Ends beyond this factor of the estimate are where an optimizer stopped, not where the data end.
-_UNBOUNDED = 1e4
+_UNBOUNDED, _BEYOND_ANY = 1e4, 1e30
 # Minima within this share of the best are starts of every bootstrap: noise may prefer them.
 _RIVAL = 0.05
 _RIVALS = 2
@@ -82,9 +82,9 @@ def bootstrap(fit: Fit, samples: int = 1000, seed: int = 0) -> Bootstrap:
 
 
 def percentiles(samples: np.ndarray, estimate: float, level: float) -> Interval:
-    """Equal-tailed percentile interval, ends infinite where they leave the estimate by a factor of 10,000."""
+    """Equal-tailed percentile interval; infinite above where it leaves a positive estimate by a factor of 10,000."""
     low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2], method="linear")
-    if estimate > 0 and high > estimate * _UNBOUNDED:
+    if high > _BEYOND_ANY or high > estimate * _UNBOUNDED > 0:
         high = np.inf
     return Interval(float(low), float(high))
 

@@ -8,7 +8,7 @@ import pytest
 from sparsejax.config import ConfigError
 from sparsejax.scaling.fit import PAPERS_DELTA, Prior, fit
 from sparsejax.scaling.held_out import compare, held_out, splits
-from sparsejax.scaling.intervals import Interval, bootstrap, diagnostics, profile
+from sparsejax.scaling.intervals import Interval, bootstrap, diagnostics, percentiles, profile
 from sparsejax.scaling.laws.law import grid
 from sparsejax.scaling.laws.registry import LAWS
 from sparsejax.scaling.solver import to_natural
@@ -73,6 +73,13 @@ def test_what_covers_a_factor_of_ten_is_not_identified():
     assert Interval(1.0, 9.9).identified and Interval(-9.9, -1.0).identified
     for low, high in ((1.0, 10.0), (1.0, np.inf), (-0.1, 0.1), (0.0, 1.0)):
         assert not Interval(low, high).identified
+
+
+def test_ends_that_ran_away_are_infinite():
+    samples = np.linspace(1.0, 2.0, 101)
+    assert percentiles(samples, 1.5, 0.9) == Interval(pytest.approx(1.05), pytest.approx(1.95))
+    for estimate, away in ((1.5, 1e6), (1e80, 1e90)):
+        assert percentiles(np.where(samples > 1.5, away, samples), estimate, 0.9).high == np.inf
 
 
 def test_runs_that_were_left_out():
