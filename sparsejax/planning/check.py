@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ from sparsejax.config import ConfigError, RunConfig
 from sparsejax.hardware.systems import System, parse_system
 from sparsejax.planning import check_report, mesh_search, remedies
 from sparsejax.planning.compiling import TRAIN, recipe_on
-from sparsejax.planning.facts import facts_of
+from sparsejax.planning.facts import Facts, facts_of
 from sparsejax.planning.fit import Fit, fit_of
 from sparsejax.training.memory import dense_twin
 
@@ -78,6 +79,12 @@ def run_check(
             mesh = fit.recipe.run.mesh
             say(f"proposed: --mesh={mesh.replica}x{mesh.fsdp}x{mesh.tensor}")
         return FITS
+    _advise(fit, facts, system, say)
+    return DOES_NOT_FIT
+
+
+def _advise(fit: Fit, facts: Facts, system: System, say: Callable[[str], None]) -> None:
+    """Say what would make it fit."""
     remedy = remedies.first_remedy(fit, facts, system, say)
     if remedy is None:
         say("no remedy was found in remat, mesh and microbatches: take more devices, a lower density or a smaller size")
@@ -86,7 +93,6 @@ def run_check(
         say(f"would fit with {remedy.flags}: {remedy.needed / 2**30:.2f} GiB a device, {how}")
     if advice := remedies.index_advice(fit):
         say(advice)
-    return DOES_NOT_FIT
 
 
 def _expected(candidate: mesh_search.Candidate, system: System) -> str:
