@@ -58,6 +58,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optim.form": ("smet", "smet_code", "naive", "galore"),
     "optim.schedule": ("cosine", "linear", "wsd", "constant", "cosine_restarts"),
     "optim.moment_dtype": ("float32", "bfloat16"),
+    "outer.mean": ("replicas", "senders"),
     "data.source": ("stdlib", "text", "jsonl", "parquet", "arrayrecord", "tfrecord", "hf", "tokens"),
     "data.tokenizer": ("byte", "bpe", "sentencepiece", "hf"),
 }

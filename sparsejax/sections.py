@@ -157,6 +157,7 @@ class OuterConfig:
     chunk: int
     bits: int
     beta: float
+    mean: str
     lr: float
 
 

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +153,28 @@ def spread(form: Message, words: jax.Array) -> jax.Array:
         position_Ck = unpack(places, form.sent, form.position_bits).astype(jnp.int32)
         entries_CN = _put(form, position_Ck.reshape(form.chunks, form.kept), value_Ck)
     return entries_CN.reshape(-1)[: form.size]
+
+
+def mean_of(forms: Sequence[Message], received_RW: jax.Array, over: str) -> list[jax.Array]:
+    """Mean of what the messages of R replicas stand for, one array of ``[size]`` float32 a form.
+
+    The order of the sum is the same everywhere, so that all replicas find the same bits.
+
+    Args:
+      forms: of the arrays, one after the other in every message.
+      received_RW: the messages, uint32.
+      over: ``"replicas"``, all of them; ``"senders"``, of each entry those that sent it.
+    """
+    ends = np.cumsum([form.words for form in forms])[:-1].tolist()
+    replicas = received_RW.shape[0]
+
+    def add(sums: list[tuple[jax.Array, jax.Array]], words_W: jax.Array) -> tuple[Any, None]:
+        entries = [spread(form, part) for form, part in zip(forms, jnp.split(words_W, ends), strict=True)]
+        return [(total + q, sent + (q != 0.0)) for (total, sent), q in zip(sums, entries, strict=True)], None
+
+    nothing = [(jnp.zeros(form.size, jnp.float32), jnp.zeros(form.size, jnp.float32)) for form in forms]
+    sums, _ = jax.lax.scan(add, nothing, received_RW)
+    return [total / (jnp.maximum(sent, 1.0) if over == "senders" else replicas) for total, sent in sums]
 
 
 def largest(entries_CN: jax.Array, kept: int) -> tuple[jax.Array, jax.Array]:

@@ -7,6 +7,9 @@ message (``optim/pseudo_gradient.py``), all read all messages in the same order,
     e_r <- beta e_r + (theta - theta_r)     q_r = Q(Top(e_r))     e_r <- e_r - q_r
     theta <- theta - alpha mean_r q_r       theta_r <- theta
 
+The mean is over all replicas, or, with ``outer.mean="senders"``, of each entry over those that sent it: a rare token's
+row then moves as far as in the one replica that saw it, and so does what replicas send at different times.
+
 ``TrainState.params`` is theta: evaluation, rewiring and whoever reads a checkpoint see the weights of the last
 meeting, which no replica has changed since. The last step of a run is a meeting.
 
@@ -25,13 +28,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sparsejax.models.accounting import parameters
 from sparsejax.models.parallel import REPLICA
-from sparsejax.optim.pseudo_gradient import Message, compress, feed_back, message, spread
+from sparsejax.optim.pseudo_gradient import Message, compress, feed_back, mean_of, message, spread
 from sparsejax.topology.slots import gather_slots
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.sharding import specs
@@ -84,7 +86,7 @@ def make_meet_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, M
         ]
         words = [compress(form, each) for form, each in zip(forms, entries, strict=True)]
         received_RW = jax.lax.all_gather(jnp.concatenate(words), REPLICA)
-        means = _mean_of(forms, received_RW)
+        means = mean_of(forms, received_RW, outer.mean)
         new = [shared - outer.lr * mean.reshape(shared.shape) for shared, mean in zip(leaves, means, strict=True)]
         left = [
             each - spread(form, sent).reshape(each.shape)
@@ -108,18 +110,6 @@ def make_meet_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, M
         return dataclasses.replace(state, params=params, outer=own), {"update_norm": optax.tree.norm(change)}
 
     return meet_step
-
-
-def _mean_of(forms: list[Message], received_RW: jax.Array) -> list[jax.Array]:
-    """Mean over the replicas of what their messages stand for; the order of the sum is the same everywhere."""
-    ends = np.cumsum([form.words for form in forms])[:-1].tolist()
-
-    def add(total: list[jax.Array], words_W: jax.Array) -> tuple[list[jax.Array], None]:
-        parts = jnp.split(words_W, ends)
-        return [sum_of + spread(form, part) for sum_of, form, part in zip(total, forms, parts, strict=True)], None
-
-    total, _ = jax.lax.scan(add, [jnp.zeros(form.size, jnp.float32) for form in forms], received_RW)
-    return [sum_of / received_RW.shape[0] for sum_of in total]
 
 
 def combined(window: list[Metrics]) -> list[Metrics]:

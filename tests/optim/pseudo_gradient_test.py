@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsejax.optim import pseudo_gradient
-from sparsejax.optim.pseudo_gradient import dequantise, feed_back, largest, message
+from sparsejax.optim.pseudo_gradient import dequantise, feed_back, largest, mean_of, message
 
 # One program each instead of one an operation.
 compress = jax.jit(pseudo_gradient.compress, static_argnums=0)
@@ -144,3 +144,16 @@ def test_whole_arrays_need_no_positions() -> None:
     entries = draw(7)
     assert form.words == 7
     np.testing.assert_array_equal(spread(form, compress(form, jnp.asarray(entries))), entries)
+
+
+def test_mean_over_senders_or_over_all() -> None:
+    """Of two arrays, the first of which two replicas send in part: 4 and 2 by one, 6 by the other at the same place."""
+    forms = [message(4, chunk=4, top=0.5, bits=32), message(2, chunk=2, top=1.0, bits=32)]
+    one = [jnp.array([4.0, 1.0, 0.0, -2.0]), jnp.array([1.0, 3.0])]
+    other = [jnp.array([6.0, 0.0, 0.0, 0.0]), jnp.array([3.0, 5.0])]
+    received = jnp.stack([jnp.concatenate([*map(compress, forms, each)]) for each in (one, other)])
+    expected = {"senders": [5.0, 0.0, 0.0, -2.0], "replicas": [5.0, 0.0, 0.0, -1.0]}
+    for over, first in expected.items():
+        means = mean_of(forms, received, over)
+        np.testing.assert_array_equal(means[0], first)
+        np.testing.assert_array_equal(means[1], [2.0, 4.0])
