@@ -189,7 +189,8 @@ def outer() -> ConfigDict:
     c.chunk = 4096  # most entries of a chunk; at least 1, 4096 names an entry in 12 bits
     c.bits = 2  # of a sent entry: 2 (a sign and one of two magnitudes of its chunk), 32 (as it is)
     c.beta = 0.95  # share of what was not sent that is added to what is sent next; in [0, 1]
-    c.mean = "replicas"  # of an entry over: replicas (all, the paper's formula), senders (those that sent it, its code)
+    # The mean of an entry is over all (replicas, the paper's formula), those that sent it (senders), or the embedding's
+    c.mean = "embedding_senders"  # over those that sent them, others over all: replicas, senders, embedding_senders
     c.lr = 1.0  # share of that mean which the synced weights take; above 0
     return c
 

@@ -58,7 +58,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optim.form": ("smet", "smet_code", "naive", "galore"),
     "optim.schedule": ("cosine", "linear", "wsd", "constant", "cosine_restarts"),
     "optim.moment_dtype": ("float32", "bfloat16"),
-    "outer.mean": ("replicas", "senders"),
+    "outer.mean": ("replicas", "senders", "embedding_senders"),
     "data.source": ("stdlib", "text", "jsonl", "parquet", "arrayrecord", "tfrecord", "hf", "tokens"),
     "data.tokenizer": ("byte", "bpe", "sentencepiece", "hf"),
 }

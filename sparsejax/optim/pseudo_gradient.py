@@ -155,7 +155,7 @@ def spread(form: Message, words: jax.Array) -> jax.Array:
     return entries_CN.reshape(-1)[: form.size]
 
 
-def mean_of(forms: Sequence[Message], received_RW: jax.Array, over: str) -> list[jax.Array]:
+def mean_of(forms: Sequence[Message], received_RW: jax.Array, by_senders: Sequence[bool]) -> list[jax.Array]:
     """Mean of what the messages of R replicas stand for, one array of ``[size]`` float32 a form.
 
     The order of the sum is the same everywhere, so that all replicas find the same bits.
@@ -163,7 +163,7 @@ def mean_of(forms: Sequence[Message], received_RW: jax.Array, over: str) -> list
     Args:
       forms: of the arrays, one after the other in every message.
       received_RW: the messages, uint32.
-      over: ``"replicas"``, all of them; ``"senders"``, of each entry those that sent it.
+      by_senders: of which arrays the mean of an entry is over those that sent it, instead of over all replicas.
     """
     ends = np.cumsum([form.words for form in forms])[:-1].tolist()
     replicas = received_RW.shape[0]
@@ -174,7 +174,10 @@ def mean_of(forms: Sequence[Message], received_RW: jax.Array, over: str) -> list
 
     nothing = [(jnp.zeros(form.size, jnp.float32), jnp.zeros(form.size, jnp.float32)) for form in forms]
     sums, _ = jax.lax.scan(add, nothing, received_RW)
-    return [total / (jnp.maximum(sent, 1.0) if over == "senders" else replicas) for total, sent in sums]
+    return [
+        total / (jnp.maximum(sent, 1.0) if alone else replicas)
+        for (total, sent), alone in zip(sums, by_senders, strict=True)
+    ]
 
 
 def largest(entries_CN: jax.Array, kept: int) -> tuple[jax.Array, jax.Array]:

@@ -7,8 +7,9 @@ message (``optim/pseudo_gradient.py``), all read all messages in the same order,
     e_r <- beta e_r + (theta - theta_r)     q_r = Q(Top(e_r))     e_r <- e_r - q_r
     theta <- theta - alpha mean_r q_r       theta_r <- theta
 
-The mean is over all replicas, or, with ``outer.mean="senders"``, of each entry over those that sent it: a rare token's
-row then moves as far as in the one replica that saw it, and so does what replicas send at different times.
+The mean is over all replicas; of the embedding's entries it is over those that sent them (``outer.mean``). Adam moves a
+rare token's row as far in the one replica that saw it as it would in all of them together. The others have nothing to
+say of it, and as zeros in a mean over all they would take most of it away.
 
 ``TrainState.params`` is theta: evaluation, rewiring and whoever reads a checkpoint see the weights of the last
 meeting, which no replica has changed since. The last step of a run is a meeting.
@@ -75,6 +76,7 @@ def make_meet_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, M
     that travels along the axis ``replica``.
     """
     outer, forms = recipe.run.outer, messages(recipe)
+    by_senders = _by_senders(outer.mean, recipe.abstract.params)
     theta_specs = specs(recipe, recipe.abstract.params, "params/")
     own_specs = specs(recipe, recipe.abstract.outer, "outer/")
 
@@ -86,7 +88,7 @@ def make_meet_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, M
         ]
         words = [compress(form, each) for form, each in zip(forms, entries, strict=True)]
         received_RW = jax.lax.all_gather(jnp.concatenate(words), REPLICA)
-        means = mean_of(forms, received_RW, outer.mean)
+        means = mean_of(forms, received_RW, by_senders)
         new = [shared - outer.lr * mean.reshape(shared.shape) for shared, mean in zip(leaves, means, strict=True)]
         left = [
             each - spread(form, sent).reshape(each.shape)
@@ -110,6 +112,12 @@ def make_meet_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, M
         return dataclasses.replace(state, params=params, outer=own), {"update_norm": optax.tree.norm(change)}
 
     return meet_step
+
+
+def _by_senders(mean: str, params: Tree) -> list[bool]:
+    """Of which leaves the mean is over the replicas that sent an entry, in the order of the tree."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return [mean == "senders" or (mean == "embedding_senders" and path[-1].key == "embedding") for path in paths]
 
 
 def combined(window: list[Metrics]) -> list[Metrics]:

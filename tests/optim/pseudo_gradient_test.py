@@ -152,8 +152,7 @@ def test_mean_over_senders_or_over_all() -> None:
     one = [jnp.array([4.0, 1.0, 0.0, -2.0]), jnp.array([1.0, 3.0])]
     other = [jnp.array([6.0, 0.0, 0.0, 0.0]), jnp.array([3.0, 5.0])]
     received = jnp.stack([jnp.concatenate([*map(compress, forms, each)]) for each in (one, other)])
-    expected = {"senders": [5.0, 0.0, 0.0, -2.0], "replicas": [5.0, 0.0, 0.0, -1.0]}
-    for over, first in expected.items():
-        means = mean_of(forms, received, over)
+    for by_senders, first in ((True, [5.0, 0.0, 0.0, -2.0]), (False, [5.0, 0.0, 0.0, -1.0])):
+        means = mean_of(forms, received, [by_senders, False])
         np.testing.assert_array_equal(means[0], first)
         np.testing.assert_array_equal(means[1], [2.0, 4.0])

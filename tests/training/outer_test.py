@@ -41,6 +41,7 @@ APART = {
     "outer_every": 2,
     "outer_top": 0.25,
     "outer_chunk": 256,
+    "outer_mean": "replicas",
     "topology_every": 4,
     "train_steps": 8,
     "train_batch_size": 8,
