@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sparsejax.config import (
     DataConfig,
+    MeshConfig,
     ModelConfig,
     OptimConfig,
+    OuterConfig,
     RunConfig,
     SeedConfig,
     TopologyConfig,
@@ -63,7 +65,16 @@ def recipe(
         attention="auto",
     )
     topology = _topology(density, block, balance, grow)
-    run = RunConfig(model, topology, _OPTIM, _data(length), _train(rows), SeedConfig(0, 0, 0))
+    run = RunConfig(
+        model=model,
+        topology=topology,
+        optim=_OPTIM,
+        data=_data(length),
+        train=_train(rows),
+        mesh=MeshConfig(replica=1, fsdp=1, tensor=1, sequence=False),
+        outer=OuterConfig(every=1, top=1.0, chunk=4096, bits=32, beta=1.0, mean="replicas", lr=1.0),
+        seeds=SeedConfig(0, 0, 0),
+    )
     return build_recipe(run, steps=run.train.steps, vocab_size=VOCABULARY, start_id=1, target=target)
 
 

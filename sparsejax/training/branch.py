@@ -168,6 +168,11 @@ def check_testable(run: RunConfig) -> None:
             "topology.balance=column: a balanced weight has no free slots, so it cannot drop without growing; "
             "the branch test needs balance=none"
         )
+    if run.outer.every > 1:
+        raise ConfigError(
+            f"outer.every={run.outer.every}: the replicas of this run train apart; the branch test follows one model "
+            "and needs outer.every=1"
+        )
 
 
 def forms_agree(optim: OptimConfig, saturated: int) -> bool:

@@ -90,9 +90,8 @@ def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
         raise ConfigError(f"{path}: was not written by this version of sparsejax; use a new --workdir")
     # Runs from before there were meshes ran on one device, and all replicas once met every step.
     manifest["config"].setdefault("mesh", {"replica": 1, "fsdp": 1, "tensor": 1, "sequence": False})
-    together = {"every": 1, "top": 0.03125, "chunk": 4096, "bits": 2, "beta": 0.95, "lr": 1.0}
-    together |= {"mean": "embedding_senders"}
-    manifest["config"].setdefault("outer", together)
+    together: dict[str, Any] = {"every": 1, "top": 0.03125, "chunk": 4096, "bits": 2, "beta": 0.95, "lr": 1.0}
+    manifest["config"].setdefault("outer", together | {"mean": "embedding_senders"})
     return manifest
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["--name=run", "--zone=z1", "--owner=ada", "--poll=0"]
 REQUEST = ["--hardware=v5e:4x4", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"]
 RUN = ["run", *FLAGS, *REQUEST]
+
+
+@pytest.fixture(autouse=True)
+def signals_are_heard() -> None:
+    """A process in the background may be told to ignore them, and its children would ignore them too."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @dataclasses.dataclass

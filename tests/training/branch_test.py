@@ -180,6 +180,7 @@ def test_without_growth_drops_the_same(directory):
     [
         ({"topology_drop": "none", "topology_grow": "none", "topology_method": "static"}, "never replaces a block"),
         ({"topology_balance": "column"}, "topology.balance=column"),
+        ({"outer_every": 3, "mesh_replica": 2}, "outer.every=3"),
     ],
 )
 def test_runs_without_a_test_are_refused(tmp_path, changes, part):
