@@ -85,6 +85,7 @@ def test_memory(monkeypatch, tmp_path, tiny_size):
     assert 0.5 < row["over_twin"] < 0.6 and row["whole_over_twin"] < 1
 
 
+@pytest.mark.slow
 def test_growth_memory(monkeypatch, tmp_path, tiny_size):
     run(growth_memory, monkeypatch, "--size", "60m", "--block", 8, "--json", tmp_path / "rows.json")
     random, gradient, momentum = json.loads((tmp_path / "rows.json").read_text())["rows"]

@@ -135,6 +135,7 @@ def test_another_sweep_in_the_same_directory_is_refused(finished, capsys, tmp_pa
     assert "holds another sweep (its point 'lr=0.02,b1=0.9'); use a new --workdir" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_worker_whose_sweep_is_gone_saves_and_the_next_call_continues(tmp_path):
     config = str(write_ablation(tmp_path))
     sweep = Sweep(config, (SESSION_CACHE,), read_points([{"optim.lr": 0.01}]), (0,))

@@ -31,6 +31,7 @@ def runs(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_the_mean_of_two_runs(runs, tmp_path, capsys):
     out = tmp_path / "soup"
     assert main(["average", f"--runs={runs / 'a'},{runs / 'b'}", f"--out={out}"]) == 0

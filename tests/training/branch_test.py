@@ -59,16 +59,19 @@ def curve(table, form, change):
     return [row.loss for row in table if (row.form, row.change) == (form, change)]
 
 
+@pytest.mark.slow
 def test_the_whole_rewiring_in_its_own_form_is_the_run_itself(directory, table):
     losses = losses_of(directory, "run")
     assert curve(table, "smet", "rewire") == [losses[step] for step in (6, 7, 8, 9)]
 
 
+@pytest.mark.slow
 def test_no_rewiring_is_the_run_that_does_not_rewire(directory, table):
     losses = losses_of(directory, "stopped")
     assert curve(table, "smet", "none") == [losses[step] for step in (6, 7, 8, 9)]
 
 
+@pytest.mark.slow
 def test_rows_and_excess(table):
     assert len(table) == len(FORMS) * len(CHANGES) * 4
     assert {(row.rewire_step, row.rate, row.run, row.seeds, row.block) for row in table} == {
@@ -79,6 +82,7 @@ def test_rows_and_excess(table):
         assert row.change != "none" or row.excess == 0.0
 
 
+@pytest.mark.slow
 def test_the_branches_part_one_by_one(table):
     # They part before the fading, one step before the rewiring: the first loss is common to all nine.
     assert len({row.loss for row in table if row.step == 1}) == 1

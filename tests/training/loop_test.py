@@ -94,6 +94,7 @@ def test_divergence_stops_with_4_and_keeps_the_last_good_checkpoint(tmp_path):
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_epochs_decide_the_length_and_a_profile_is_written(tmp_path):
     profile = {"train_profile_start": 1, "train_profile_steps": 2}
     run = tiny_run(tmp_path, train_steps=0, train_epochs=2, data_unique_tokens=112, **profile)

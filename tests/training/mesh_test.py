@@ -43,7 +43,11 @@ def alone(directory):
     return train_steps(mesh_recipe(directory, ONE), 30)
 
 
-@pytest.mark.parametrize("shape", MESHES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 8, 1), (2, 2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((8, 1, 1), (1, 1, 8)))],
+    ids=str,
+)
 def test_the_losses_are_those_of_one_device(directory, alone, shape):
     recipe = mesh_recipe(directory, shape)
     losses, state = train_steps(recipe, 30)
@@ -58,8 +62,14 @@ def test_the_losses_are_those_of_one_device(directory, alone, shape):
 @pytest.mark.parametrize(
     ("shape", "changes"),
     [
-        ((2, 2, 2), {"mesh_sequence": True, "train_microbatches": 2, "model_remat": "dots"}),
-        ((2, 2, 2), {"topology_drop": "taylor", "topology_grow": "gradient", "model_tied_head": True}),
+        pytest.param(
+            (2, 2, 2), {"mesh_sequence": True, "train_microbatches": 2, "model_remat": "dots"}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            (2, 2, 2),
+            {"topology_drop": "taylor", "topology_grow": "gradient", "model_tied_head": True},
+            marks=pytest.mark.slow,
+        ),
         pytest.param((2, 4, 1), {"topology_block": (1, 1), "topology_shards": 1}, marks=pytest.mark.slow),
         ((1, 4, 2), {"topology_density": 1.0, "topology_drop": "none", "topology_grow": "none", "optim_form": "naive"}),
     ],

@@ -57,6 +57,7 @@ def fresh(tmp_path, straight):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sigkill_before_at_and_after_a_rewiring_and_during_a_save(straight, tmp_path):
     directory = fresh(tmp_path, straight)
     # Killed before its first checkpoint, twice; then after the rewiring of step 6, while saving step 8, and after 9's.

@@ -119,7 +119,7 @@ def test_counts_are_exact_at_every_rate(tmp_path, drop, grow, shards, balance):
 
 
 MESHES = [
-    pytest.param("sign", "momentum_neuron", 4, id="sign-momentum_neuron-4"),
+    pytest.param("sign", "momentum_neuron", 4, id="sign-momentum_neuron-4", marks=pytest.mark.slow),
     *(
         pytest.param(drop, grow, devices, id=f"{drop}-{grow}-{devices}", marks=pytest.mark.slow)
         for drop, grow, _, _ in RULES
@@ -145,7 +145,8 @@ def test_topology_is_bit_equal_on_any_number_of_devices(tmp_path, drop, grow, de
         jax.tree.map(np.testing.assert_array_equal, getattr(alone, part), getattr(many, part))
 
 
-@pytest.mark.parametrize("devices", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.slow
 def test_losses_agree_on_any_number_of_devices(tmp_path, devices):
     recipe = tiny_recipe(tmp_path, train_batch_size=8, **ONE_KIND)
     target = np.random.default_rng(0).integers(0, 256, (2, 8, 16)).astype(np.int32)
