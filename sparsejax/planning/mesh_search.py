@@ -10,6 +10,7 @@ from sparsejax.hardware.systems import System
 from sparsejax.planning.compiling import TRAIN, devices_of, recipe_on
 from sparsejax.planning.facts import Facts
 from sparsejax.planning.fit import checked, fit_of, memory_limit, with_mesh
+from sparsejax.training.mesh import divisors
 
 _MOST_COMPILED = 3
 
@@ -73,10 +74,6 @@ def best_mesh(
 
 
 def _shapes(devices: int) -> Iterator[tuple[int, int, int]]:
-    for tensor in _divisors(devices):
-        for fsdp in _divisors(devices // tensor):
+    for tensor in divisors(devices):
+        for fsdp in divisors(devices // tensor):
             yield devices // tensor // fsdp, fsdp, tensor
-
-
-def _divisors(number: int) -> list[int]:
-    return [each for each in range(1, number + 1) if number % each == 0]

@@ -17,8 +17,8 @@ from sparsejax.models.weight_table import SparseWeight, weight_table
 from sparsejax.training import programs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.recipe import Recipe
-from sparsejax.training.resize import resize
-from sparsejax.training.sharding import placed, specs
+from sparsejax.training.resize import resize, slots_of
+from sparsejax.training.sharding import axis_names, placed, specs
 from sparsejax.training.state import TrainState
 
 
@@ -29,7 +29,7 @@ def restore_newest(checkpoints: Checkpoints, recipe: Recipe) -> TrainState | Non
       CheckpointError: there are checkpoints, but none can be read.
     """
     state = checkpoints.restore(lambda step: _as_saved(checkpoints, recipe.at_stage(step), step))
-    return state if state is None else _in_own_slots(checkpoints, recipe, state)
+    return state if state is None else _in_ownslots_of(checkpoints, recipe, state)
 
 
 def load_step(checkpoints: Checkpoints, recipe: Recipe, step: int) -> TrainState:
@@ -39,20 +39,20 @@ def load_step(checkpoints: Checkpoints, recipe: Recipe, step: int) -> TrainState
       CheckpointError: there is none, or it cannot be read.
     """
     state = checkpoints.load(step, _as_saved(checkpoints, recipe.at_stage(step), step))
-    return _in_own_slots(checkpoints, recipe, state)
+    return _in_ownslots_of(checkpoints, recipe, state)
 
 
-def _in_own_slots(checkpoints: Checkpoints, recipe: Recipe, state: TrainState) -> TrainState:
+def _in_ownslots_of(checkpoints: Checkpoints, recipe: Recipe, state: TrainState) -> TrainState:
     step = int(state.step)
     later = recipe.at_stage(step)
     saved = _saved_weights(checkpoints, later, step)
-    return state if _slots(saved) == _slots(later.sparse) else programs.resize_step(saved, later)(state)
+    return state if slots_of(saved) == slots_of(later.sparse) else programs.resize_step(saved, later)(state)
 
 
 def _as_saved(checkpoints: Checkpoints, recipe: Recipe, step: int) -> TrainState:
     """Shapes as the checkpoint has them, placed on the devices that are there."""
     saved = _saved_weights(checkpoints, recipe, step)
-    if _slots(saved) == _slots(recipe.sparse):
+    if slots_of(saved) == slots_of(recipe.sparse):
         return placed(recipe)
     shapes = jax.eval_shape(partial(resize, before=recipe.sparse, after=saved), recipe.abstract)
     places = specs(recipe, shapes)
@@ -65,14 +65,10 @@ def _placed_where_even(recipe: Recipe, leaf: jax.ShapeDtypeStruct, spec: Partiti
     if mesh is None:
         sharding: Any = SingleDeviceSharding(jax.devices()[0])
     else:
-        parts = [math.prod(mesh.shape[name] for name in _names(axis)) for axis in spec]
+        parts = [math.prod(mesh.shape[name] for name in axis_names(axis)) for axis in spec]
         even = [axis if size % part == 0 else None for axis, size, part in zip(spec, leaf.shape, parts, strict=False)]
         sharding = NamedSharding(mesh, PartitionSpec(*even))
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _names(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (axis,) if isinstance(axis, str) else axis or ()
 
 
 def _saved_weights(checkpoints: Checkpoints, recipe: Recipe, step: int) -> dict[str, SparseWeight]:
@@ -82,7 +78,3 @@ def _saved_weights(checkpoints: Checkpoints, recipe: Recipe, step: int) -> dict[
     fsdp = config["mesh"]["fsdp"] if config is not None and "mesh" in config else 1
     table = weight_table(recipe.run.model, recipe.run.topology, recipe.stage, recipe.steps, fsdp=fsdp)
     return {name: table[name] for name in recipe.sparse}
-
-
-def _slots(weights: dict[str, SparseWeight]) -> dict[str, int]:
-    return {name: weight.capacity for name, weight in weights.items()}

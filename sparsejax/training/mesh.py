@@ -31,7 +31,7 @@ def settle_mesh(run: RunConfig, devices: int) -> RunConfig:
         if devices % others:
             raise ConfigError(
                 f"mesh.replica={mesh.replica}, mesh.tensor={mesh.tensor}: their product {others} does not divide "
-                f"the {devices} devices; legal products: {_divisors(devices)}"
+                f"the {devices} devices; legal products: {divisors(devices)}"
             )
         mesh = dataclasses.replace(mesh, fsdp=devices // others)
     if others * mesh.fsdp > devices:
@@ -80,7 +80,8 @@ def parallel_of(config: MeshConfig) -> Parallel:
     return Parallel(config.replica, config.fsdp, config.tensor, config.sequence)
 
 
-def _divisors(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
+    """All of them, ascending."""
     return [d for d in range(1, number + 1) if number % d == 0]
 
 
@@ -92,7 +93,7 @@ def _problems(run: RunConfig) -> list[str]:
 
     def must_divide(field: str, size: int, name: str, number: int) -> None:
         if number % size:
-            legal = [d for d in _divisors(number) if d <= 1024]
+            legal = [d for d in divisors(number) if d <= 1024]
             problems.append(f"{field}={size}: must divide {name}={number}; legal: {legal}")
 
     must_divide("mesh.replica*fsdp", data, "train.batch_size", train.batch_size)
@@ -104,7 +105,7 @@ def _problems(run: RunConfig) -> list[str]:
     if not problems and (train.batch_size // data) % train.microbatches:
         problems.append(
             f"train.microbatches={train.microbatches}: must divide the {train.batch_size // data} rows that each of "
-            f"{data} parts of the batch has (mesh.replica x mesh.fsdp); legal: {_divisors(train.batch_size // data)}"
+            f"{data} parts of the batch has (mesh.replica x mesh.fsdp); legal: {divisors(train.batch_size // data)}"
         )
     topology = run.topology
     if topology.storage == "packed" and (topology.density < 1.0 or topology.rules):

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 
 from sparsejax.models.parallel import AXES, Parallel
 from sparsejax.training.recipe import Recipe
-from sparsejax.training.sharding import BATCH, specs
+from sparsejax.training.sharding import BATCH, axis_names, specs
 from sparsejax.training.state import Tree
 
 OfBatch = Callable[[Tree, Tree, jax.Array], Any]
@@ -54,6 +54,6 @@ def on_mesh(recipe: Recipe, of_device: OfBatch, out_specs: Any, *, apart: bool =
 
 
 def _total(parallel: Parallel, part: jax.Array, spec: PartitionSpec) -> jax.Array:
-    named = {name for axis in spec for name in ((axis,) if isinstance(axis, str) else axis or ())}
+    named = {name for axis in spec for name in axis_names(axis)}
     over = parallel.named(*(name for name in AXES if name not in named))
     return jax.lax.psum(part, over) if over else part

@@ -53,6 +53,11 @@ def resize(state: TrainState, before: Mapping[str, SparseWeight], after: Mapping
     )
 
 
+def slots_of(weights: Mapping[str, SparseWeight]) -> dict[str, int]:
+    """Slots of one layer of every kind; states with equal ones have arrays of equal shapes."""
+    return {name: weight.capacity for name, weight in weights.items()}
+
+
 def _move(array_Ln: jax.Array, *, shards: int, slots: int) -> jax.Array:
     """``[L, n, ...]`` with so many slots a share; new ones hold 0."""
     by_share = array_Ln.reshape(array_Ln.shape[0], shards, -1, *array_Ln.shape[2:])

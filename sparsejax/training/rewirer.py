@@ -12,6 +12,7 @@ from sparsejax.training.feed import Batch, on_host
 from sparsejax.training.growth_scores import NO_SCORES, Scores, wants_scores
 from sparsejax.training.metrics import SilentLog
 from sparsejax.training.recipe import Recipe
+from sparsejax.training.resize import slots_of
 from sparsejax.training.rewire_plan import is_due, next_due, plan_at, rate_at
 from sparsejax.training.state import TrainState
 
@@ -66,7 +67,7 @@ class Rewirer:
         # The first rewiring has no growth before it that could have survived.
         self.log.write("rewire", step, {name: value for name, value in row.items() if math.isfinite(value)})
         later = self.recipe.at_stage(step)
-        if _slots(later) != _slots(self.recipe):
+        if slots_of(later.sparse) != slots_of(self.recipe.sparse):
             state = programs.resize_step(self.recipe.sparse, later)(state)
             self._use(later)
         return state
@@ -75,7 +76,3 @@ class Rewirer:
         """Loss of the batch just trained on: its change is what the rewiring did, nothing else moved."""
         sums = jax.device_get(self.eval_step(state.params, state.topology, batch_BT))
         return float(sums.nll / max(sums.tokens, 1.0))
-
-
-def _slots(recipe: Recipe) -> dict[str, int]:
-    return {name: weight.capacity for name, weight in recipe.sparse.items()}

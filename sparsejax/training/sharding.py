@@ -73,6 +73,11 @@ def _cut(path: str, weights: dict[str, SparseWeight]) -> tuple[Axis, Axis]:
     return TENSOR, FSDP
 
 
+def axis_names(axis: Axis) -> tuple[str, ...]:
+    """The mesh axes in one entry of a ``PartitionSpec``."""
+    return (axis,) if isinstance(axis, str) else axis or ()
+
+
 def specs(recipe: Recipe, tree: Any, prefix: str = "") -> Any:
     """``PartitionSpec`` of every leaf of a part of ``TrainState``; ``prefix`` is the path of the part, as "params/"."""
     weights = recipe.sparse

@@ -1,10 +1,12 @@
 """Where every array of a run lives: the whole tree as a table, for both ways of cutting blocks and for dense ones."""
 
+import math
+
 import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from sparsejax.training.sharding import spec_of, specs
+from sparsejax.training.sharding import axis_names, spec_of, specs
 from tests.training.meshes import mesh_recipe
 
 # Layer axis first; a parameter's gradients and moments live where it lives.
@@ -85,7 +87,9 @@ def test_every_part_of_an_array_is_even(tmp_path):
         strict=True,
     )
     for leaf, spec in leaves:
-        jax.sharding.NamedSharding(recipe.mesh, spec).shard_shape(leaf.shape)
+        part = jax.sharding.NamedSharding(recipe.mesh, spec).shard_shape(leaf.shape)
+        devices = math.prod(recipe.mesh.shape[name] for axis in spec for name in axis_names(axis))
+        assert math.prod(part) * devices == leaf.size
 
 
 def test_an_array_without_a_rule_is_an_error():
