@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
     plan.check_flags(settings, found)
     sweep = plan.recorded(flags.workdir, plan.Sweep(flags.config, settings, found, seeds))
     runs = sweep.runs(flags.workdir, lambda given: load_run(flags.config, given))
+    if getattr(module, "SHARE_TRUNKS", False):
+        runs = plan.with_trunks(runs)
     due = [run for run in runs if run.point in chosen and run.seed in seeds]
     if flags.dry_run:
         print("\n".join(plan.train_command(run, flags.config) for run in due))

@@ -43,7 +43,14 @@ def main(argv: list[str]) -> int:
         console = Console(width=LOG_WIDTH)
     with joined(launch) as cluster:
         workdir = run_directory(flags.workdir)
-        outcome = train(run, workdir, extend=flags.extend, console=console, watchdog=flags.watchdog)
+        outcome = train(
+            run,
+            workdir,
+            extend=flags.extend,
+            console=console,
+            watchdog=flags.watchdog,
+            trunks=[run_directory(name) for name in flags.trunk.split(",") if name],
+        )
         if outcome.exit_code == 0 and cluster.writes:
             print_summary(console, workdir, outcome)
     return outcome.exit_code
@@ -58,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="configs/<file>.py, or configs/<file>.py:key=value,...")
     parser.add_argument("--workdir", required=True, help="run directory, or gs://bucket/run; made, or continued")
     parser.add_argument("--extend", action="store_true", help="allow more steps than the run was started with")
+    parser.add_argument(
+        "--trunk",
+        default="",
+        metavar="DIR",
+        help="directories of other runs, comma-separated: start from the last checkpoint of theirs that this run would "
+        "pass through, bit for bit, such as before the decay of a shorter run",
+    )
     parser.add_argument(
         "--watchdog",
         type=float,

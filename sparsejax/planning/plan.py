@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsejax.config import ConfigError, RunConfig
 from sparsejax.planning.points import Point
+from sparsejax.training.siblings import are_siblings
 from sparsejax.training.workdir import check_continues
 
 SCHEMA = 1
@@ -31,6 +32,7 @@ class PlannedRun:
       flags: what ``sparsejax train`` needs to do the same.
       config: the resolved configuration.
       workdir: its run directory, ``<sweep>/<point>/seed<k>``.
+      trunks: directories of the runs whose first steps may be its own, see ``training.trunk``.
     """
 
     point: Point
@@ -38,6 +40,7 @@ class PlannedRun:
     flags: tuple[str, ...]
     config: RunConfig
     workdir: Path
+    trunks: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +91,21 @@ def check_flags(flags: Sequence[str], points: Sequence[Point]) -> None:
 
 def train_command(run: PlannedRun, config: str) -> str:
     """The ``sparsejax train`` line that does this run, quoted for a shell."""
-    return shlex.join(["sparsejax", "train", f"--config={config}", f"--workdir={run.workdir}", *run.flags])
+    trunks = [f"--trunk={','.join(map(str, run.trunks))}"] if run.trunks else []
+    return shlex.join(["sparsejax", "train", f"--config={config}", f"--workdir={run.workdir}", *trunks, *run.flags])
+
+
+def with_trunks(runs: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
+    """The same runs, each with those before it that it may share its first steps with: the longest should come first.
+
+    The runs of a sweep file that sets ``SHARE_TRUNKS`` get them. It changes what they cost, not what they are.
+    """
+    return tuple(
+        dataclasses.replace(
+            run, trunks=tuple(other.workdir for other in runs[:number] if are_siblings(run.config, other.config))
+        )
+        for number, run in enumerate(runs)
+    )
 
 
 def recorded(workdir: Path, sweep: Sweep) -> Sweep:

@@ -46,7 +46,8 @@ class Worker:
 
     def train(self, run: PlannedRun, interrupts: Interrupts) -> dict[str, Any]:
         """The worker's answer about one run; if it died over it, ``{"code": 1, "reason": how}``."""
-        job = {"config": run.config.to_dict(), "workdir": str(run.workdir)}
+        trunks = [str(trunk) for trunk in run.trunks if (trunk / "config.json").exists()]
+        job = {"config": run.config.to_dict(), "workdir": str(run.workdir), "trunks": trunks}
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
         try:

@@ -1,6 +1,6 @@
 """The process that trains the runs of a sweep, one after another, so that imports are paid for once.
 
-It reads a job a line on stdin, ``{"config": ..., "workdir": ...}``, and answers with a line on stdout,
+It reads a job a line on stdin, ``{"config": ..., "workdir": ..., "trunks": [...]}``, and answers with a line on stdout,
 ``{"code": ..., "reason": ...}``: the exit code that ``sparsejax train`` would have, and one line for whatever was not
 foreseen. What training prints goes to ``<workdir>/log.txt``. When stdin ends, so does the process; a run in progress
 is saved first, so a sweep that was killed leaves nothing behind that still trains.
@@ -72,7 +72,7 @@ def train_job(job: dict[str, Any]) -> dict[str, Any]:
             sys.stdout.flush()
             for descriptor in (1, 2):
                 os.dup2(log.fileno(), descriptor)
-            return {"code": _train(job["config"], workdir, log), "reason": ""}
+            return {"code": _train(job, workdir, log), "reason": ""}
     except ConfigError as error:
         print(f"sparsejax: {error}", file=sys.stderr)
         return {"code": FAILED, "reason": str(error)}
@@ -81,20 +81,21 @@ def train_job(job: dict[str, Any]) -> dict[str, Any]:
         return {"code": FAILED, "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
-def _train(config: dict[str, Any], workdir: Path, log: Any) -> int:
+def _train(job: dict[str, Any], workdir: Path, log: Any) -> int:
     import jax
     from rich.console import Console
 
     from sparsejax.training.loop import train
 
-    run = resolve(config)
+    run = resolve(job["config"])
     # A run of a sweep is short, so even its small programs are worth keeping; the cache must be known before the first.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     if run.train.compile_cache:
         jax.config.update("jax_compilation_cache_dir", run.train.compile_cache)
     try:
-        return train(run, workdir, extend=False, console=Console(file=log, width=_WIDTH)).exit_code
+        trunks = [Path(trunk) for trunk in job["trunks"]]
+        return train(run, workdir, extend=False, console=Console(file=log, width=_WIDTH), trunks=trunks).exit_code
     finally:
         # The programs of a run are of no use to the next one in memory, only in the cache.
         jax.clear_caches()

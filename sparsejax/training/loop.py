@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from rich.console import Console
@@ -27,7 +27,11 @@ from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.report import density_table
 from sparsejax.training.session import Outcome, Session
 from sparsejax.training.shared_interrupts import SharedInterrupts
+from sparsejax.training.state import TrainState
+from sparsejax.training.trunk import start_from, take_over_log
 from sparsejax.training.watchdog import Watchdog, ends_process
+
+Trunks: TypeAlias = Sequence[rundir.RunDirectory]
 
 # Where a machine finds the text and keeps its caches may differ between the processes of a run; nothing else may.
 _OWN_KEYS = {"data": ("path", "validation_path", "cache_dir", "tokenizer_path"), "train": ("compile_cache",)}
@@ -43,7 +47,13 @@ class _Prepared:
 
 
 def train(
-    run: RunConfig, workdir: rundir.RunDirectory, *, extend: bool, console: Console, watchdog: float = 0.0
+    run: RunConfig,
+    workdir: rundir.RunDirectory,
+    *,
+    extend: bool,
+    console: Console,
+    watchdog: float = 0.0,
+    trunks: Trunks = (),
 ) -> Outcome:
     """Train, or continue, the run in ``workdir`` until it is finished or told to stop.
 
@@ -55,9 +65,10 @@ def train(
       extend: allow more steps than the run was started with.
       console: where progress is shown, by process 0.
       watchdog: seconds without a step after which all stacks are dumped; 0 never. See ``watchdog``.
+      trunks: other runs, from whose checkpoints a run without one may start. See ``trunk``.
 
     Raises:
-      ConfigError: the config, the data and the directory do not fit together; nothing was compiled.
+      ConfigError: the config, the data and the directories do not fit together; nothing was compiled.
       CheckpointError: there are checkpoints, none of them can be read.
     """
     cluster = Cluster()
@@ -86,17 +97,36 @@ def train(
         checkpoints = stack.enter_context(
             Checkpoints(workdir, keep_last=kept.keep_last, keep_every=kept.keep_every, notice=notice)
         )
-        restored = restore_newest(checkpoints, recipe)
-        state = init_state(recipe) if restored is None else restored
+        state = _saved_or_first(checkpoints, prepared, trunks, workdir if cluster.writes else None, notice)
         start = int(state.step)
         recipe = recipe.at_stage(start)
-        if restored is not None:
-            notice(f"continuing from step {start} of {recipe.steps}")
         log = stack.enter_context(RunLog(workdir, start)) if cluster.writes else SilentLog()
         display = stack.enter_context(ProgressDisplay(console, start, recipe.steps))
         dog = stack.enter_context(Watchdog(watchdog, workdir, name=cluster.name, end=ends_process(cluster.count)))
         session = Session(recipe, corpus, batches, checkpoints, interrupts, dog, log, display, workdir)
         return session.run(state)
+
+
+def _saved_or_first(
+    checkpoints: Checkpoints,
+    prepared: _Prepared,
+    trunks: Trunks,
+    log: rundir.RunDirectory | None,
+    notice: rundir.Notice,
+) -> TrainState:
+    """The state to go on from; ``log`` is where to put the rows that led to that of a trunk, None for nowhere."""
+    saved = restore_newest(checkpoints, prepared.recipe)
+    if saved is not None:
+        notice(f"continuing from step {int(saved.step)} of {prepared.recipe.steps}")
+        return saved
+    digests = prepared.corpus.data_digest, prepared.corpus.tokenizer.digest
+    found = start_from(trunks, prepared.recipe, digests, notice)
+    if found is None:
+        return init_state(prepared.recipe)
+    state, trunk = found
+    if log is not None:
+        take_over_log(trunk, log, int(state.step))
+    return state
 
 
 def _prepare(run: RunConfig, workdir: rundir.RunDirectory, extend: bool, notice: rundir.Notice) -> _Prepared:

@@ -22,7 +22,7 @@ from tensorboardX import SummaryWriter
 
 from sparsejax.training.workdir import RunDirectory
 
-_ROWS, _BOARD = "metrics.jsonl", "tensorboard"
+METRICS, _BOARD = "metrics.jsonl", "tensorboard"
 
 
 class SilentLog:
@@ -54,8 +54,8 @@ class RunLog(SilentLog):
         """Open the log of ``workdir`` for a run that continues after ``start_step``."""
         self._remote = None if isinstance(workdir, Path) else workdir
         local = workdir if isinstance(workdir, Path) else Path(tempfile.mkdtemp(prefix="sparsejax-log-"))
-        self._local, self._path, self.board = local, local / _ROWS, local / _BOARD
-        kept = [row for row in read_rows(workdir / _ROWS) if row["step"] <= start_step]
+        self._local, self._path, self.board = local, local / METRICS, local / _BOARD
+        kept = [row for row in read_rows(workdir / METRICS) if row["step"] <= start_step]
         temporary = self._path.with_suffix(".jsonl.tmp")
         with temporary.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)

@@ -66,6 +66,13 @@ def rate_at(recipe: Recipe, step: int) -> float:
     )
 
 
+def temperature_at(recipe: Recipe, step: int) -> float:
+    """Exponent of ``drop="soft"`` in the rewiring after ``step``."""
+    topology = recipe.run.topology
+    last = round(topology.stop_fraction * recipe.steps)
+    return interpolate("linear", topology.temperature, topology.temperature_end, step, last)
+
+
 def plan_at(recipe: Recipe, step: int) -> RewirePlan:
     """The plan of the rewiring after ``step``, a pure function of the run and the step."""
     topology = recipe.run.topology
@@ -73,13 +80,11 @@ def plan_at(recipe: Recipe, step: int) -> RewirePlan:
     for name, weight in recipe.sparse.items():
         dropped, grown = _counts(recipe, weight, step)
         drop[name], grow[name] = dropped, grown
-    last = round(topology.stop_fraction * recipe.steps)
-    temperature = interpolate("linear", topology.temperature, topology.temperature_end, step, last)
     return RewirePlan(
         drop={name: jnp.int32(count) for name, count in drop.items()},
         grow={name: jnp.int32(count) for name, count in grow.items()},
         by_gradient={name: jnp.int32(growth.mixed_count(count, topology.mix)) for name, count in grow.items()},
-        temperature=jnp.float32(temperature),
+        temperature=jnp.float32(temperature_at(recipe, step)),
         since=jnp.int32(topology.every),
         seed=jnp.asarray(seed_argument(recipe.run.seeds.topology)),
     )

@@ -1,0 +1,114 @@
+"""Runs that begin with the same steps: the later one starts from a checkpoint of the earlier one.
+
+A run of many epochs whose learning rate holds (``optim.schedule=wsd``) passes through the states that shorter runs
+reach before theirs decays. So one trunk gives several finished runs, each for the price of its decay. Nothing about a
+run changes by it: it may start from another run's checkpoint only where it would have had that very state itself, bit
+for bit, because text, seeds, model, optimizer and every learning rate and rewiring up to there are the same. Its log
+takes over the rows up to that step, so ``result.json`` says what it would have said, seconds included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparsejax.config import ConfigError, resolve
+from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.elastic import load_step
+from sparsejax.training.metrics import METRICS, read_rows
+from sparsejax.training.recipe import Recipe, build_recipe
+from sparsejax.training.rewire_plan import is_due, rate_at, temperature_at
+from sparsejax.training.siblings import are_siblings
+from sparsejax.training.state import TrainState
+from sparsejax.training.workdir import Notice, RunDirectory, read_manifest
+
+
+def common_steps(recipe: Recipe, other: Recipe) -> int:
+    """How many first steps of two runs are the same computation.
+
+    Args:
+      recipe: one run.
+      other: another one, on the same text.
+    """
+    if not are_siblings(recipe.run, other.run):
+        return 0
+    same = min(recipe.steps, other.steps)
+    rates = [np.asarray(each.rates)[:same] for each in (recipe, other)]
+    unequal = np.flatnonzero(rates[0] != rates[1])
+    same = int(unequal[0]) if unequal.size else same
+    topology = recipe.run.topology
+    # What is due at a rewiring begins before it: blocks fade out, scores are added up.
+    ahead = max(topology.fade_steps, topology.score_steps)
+    for step in range(topology.every, same + ahead + 1, topology.every):
+        if _rewiring(recipe, step) != _rewiring(other, step):
+            return max(0, min(same, step - 1 - ahead))
+    return same
+
+
+def _rewiring(recipe: Recipe, step: int) -> tuple[float, ...] | None:
+    """What is due after ``step``; None if nothing."""
+    if not is_due(recipe, step):
+        return None
+    drawn = recipe.run.topology.drop == "soft"
+    return rate_at(recipe, step), temperature_at(recipe, step) if drawn else 0.0
+
+
+def start_from(
+    trunks: Sequence[RunDirectory], recipe: Recipe, digests: tuple[str, str], notice: Notice
+) -> tuple[TrainState, RunDirectory] | None:
+    """The furthest state of the trunks that this run would pass through, on the recipe's mesh, and whose it is.
+
+    Args:
+      trunks: run directories; nothing in them changes.
+      recipe: of the run that starts.
+      digests: of its data and of its tokenizer.
+      notice: told where the run starts.
+
+    Returns:
+      None if no trunk has a checkpoint on the way of this run.
+
+    Raises:
+      ConfigError: a trunk holds no run.
+    """
+    step, trunk = 0, None
+    for candidate in trunks:
+        found = _furthest(candidate, recipe, digests, notice)
+        if found > step:
+            step, trunk = found, candidate
+    if trunk is None:
+        return None
+    with _looking(trunk, recipe, notice) as saved:
+        state = load_step(saved, recipe, step)
+    notice(f"starting from step {step} of {trunk}: up to there this run is the same")
+    return state, trunk
+
+
+def take_over_log(trunk: RunDirectory, workdir: RunDirectory, step: int) -> None:
+    """Begin the log of a run that starts from a trunk's ``step`` with the rows up to there."""
+    rows = (row for row in read_rows(trunk / METRICS) if row["step"] <= step)
+    (workdir / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _furthest(trunk: RunDirectory, recipe: Recipe, digests: tuple[str, str], notice: Notice) -> int:
+    """The last checkpoint of a trunk that the run would pass through; 0 if there is none."""
+    manifest = read_manifest(trunk)
+    if manifest is None:
+        raise ConfigError(f"--trunk={trunk}: holds no run (no config.json); name a run directory")
+    if (manifest["data_digest"], manifest["tokenizer_digest"]) != digests:
+        return 0
+    run = resolve(manifest["config"])
+    if not are_siblings(recipe.run, run):
+        return 0
+    other = build_recipe(
+        run, steps=manifest["steps"], vocab_size=recipe.vocab_size, start_id=recipe.start_id, target=recipe.target
+    )
+    same = common_steps(recipe, other)
+    with _looking(trunk, recipe, notice) as saved:
+        return max((step for step in saved.steps if step <= same), default=0)
+
+
+def _looking(trunk: RunDirectory, recipe: Recipe, notice: Notice) -> Checkpoints:
+    kept = recipe.run.train
+    return Checkpoints(trunk, keep_last=kept.keep_last, keep_every=kept.keep_every, notice=notice, owner=False)
