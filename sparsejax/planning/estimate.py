@@ -14,7 +14,7 @@ GATHERED = "weights of two layers, gathered"
 TABLES = "embedding and head, gathered, and their gradients"
 KEPT = "activations kept for the backward pass"
 LAYER = "activations of one layer while it is differentiated"
-LOGITS = "logits of one chunk"
+LOGITS = "logits of one chunk, and their gradient"
 
 
 def step_bytes(work: Work, *, attention: str, chunk_tokens: int, sequence: bool) -> dict[str, int]:
@@ -38,7 +38,7 @@ def step_bytes(work: Work, *, attention: str, chunk_tokens: int, sequence: bool)
         TABLES: tables,
         KEPT: layers * work.micro_tokens * kept * compute,
         LAYER: 2 * work.micro_tokens * per_token * compute,
-        LOGITS: VALUE_BYTES * work.shape.vocab * chunk_tokens,
+        LOGITS: 2 * VALUE_BYTES * work.shape.vocab * chunk_tokens,
     }
 
 
