@@ -115,6 +115,7 @@ def optim() -> ConfigDict:
     c.b2 = 0.999  # decay of the second moment per update; in [0, 1)
     c.eps = 1e-8  # added to the root of the second moment; above 0
     c.density_exponent = 0.5  # p in the rate of a sparse weight, lr * density ** -p; at least 0, 0 is off
+    c.vocabulary_lr_ratio = 1.0  # rate of embedding and head over that of a dense weight; above 0
     c.ramp = 100  # updates in which a regrown block's rate rises to the full one; at least 1
     c.weight_decay = 0.0  # share of a weight lost per step and unit of rate, not on norms and embedding; at least 0
     c.clip = 1.0  # largest global norm of the gradient; at least 0, 0 is off

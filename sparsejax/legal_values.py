@@ -103,6 +103,7 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "optim.b2": (0, 1, True, False),
     "optim.eps": (0, float("inf"), False, False),
     "optim.density_exponent": (0, float("inf"), True, False),
+    "optim.vocabulary_lr_ratio": (0, float("inf"), False, False),
     "optim.ramp": (1, float("inf"), True, False),
     "optim.weight_decay": (0, float("inf"), True, False),
     "optim.clip": (0, float("inf"), True, False),

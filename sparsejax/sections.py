@@ -90,6 +90,7 @@ class OptimConfig:
     b2: float
     eps: float
     density_exponent: float
+    vocabulary_lr_ratio: float
     ramp: int
     weight_decay: float
     clip: float

@@ -38,6 +38,7 @@ def build_optimizer(
     config: OptimConfig,
     densities: Any,
     decay_mask: Any,
+    vocabulary_mask: Any,
     rounding_seed: int,
     without_blocks: Collection[str] = (),
     pulls: Sequence[optax.GradientTransformationExtraArgs] = (),
@@ -52,6 +53,8 @@ def build_optimizer(
       config: resolved settings.
       densities: realised densities with the structure of the parameters, see ``scale_by_sparse_adam``.
       decay_mask: bools with the structure of the parameters; False (norms, embeddings) exempts from weight decay.
+      vocabulary_mask: bools with the structure of the parameters; True for embedding and head, whose updates are
+        multiplied by ``vocabulary_lr_ratio``, weight decay included: a rate of their own.
       rounding_seed: seed of the stochastic rounding of bfloat16 moments.
       without_blocks: paths of leaves with a density below 1 and no blocks, see ``scale_by_sparse_adam``.
       pulls: what is added to the clipped gradient, before Adam.
@@ -71,7 +74,11 @@ def build_optimizer(
     )
     if config.form == "galore":
         direction = scale_by_stacked_galore(direction, config.galore_rank, config.galore_every)
-    return _chain(direction, config.clip, pulls, config.weight_decay, decay_mask, coupled=config.form == "smet_code")
+    chain = _chain(direction, config.clip, pulls, config.weight_decay, decay_mask, coupled=config.form == "smet_code")
+    if config.vocabulary_lr_ratio == 1.0:
+        return chain
+    scale = optax.masked(optax.scale(config.vocabulary_lr_ratio), vocabulary_mask)
+    return optax.with_extra_args_support(optax.chain(chain, scale))
 
 
 def sparse_adam(

@@ -35,6 +35,9 @@ from sparsejax.training.state import TrainState, Tree, train_apart
 
 # The leaves that decoupled weight decay leaves alone.
 _UNDECAYED = frozenset({"scale", "embedding"})
+# Modules as wide as the vocabulary.
+_VOCABULARY = frozenset({"embed", "head"})
+_RATES = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +106,13 @@ class Recipe:
 
     @property
     def rates(self) -> jax.Array:
-        """Learning rate of every update of the run, ``[steps]`` float32: an argument of the train step."""
-        return jax.vmap(learning_rate(self.run.optim, self.steps))(jnp.arange(self.steps)).astype(jnp.float32)
+        """Learning rate of every update of the run, ``[at least steps]`` float32: an argument of the train step.
+
+        Its length is a multiple of ``_RATES``, so that runs of other lengths share one compiled program; the last
+        rate is repeated.
+        """
+        length = -(-self.steps // _RATES) * _RATES
+        return jax.vmap(learning_rate(self.run.optim, self.steps))(jnp.arange(length)).astype(jnp.float32)
 
     def at_stage(self, step: int) -> Recipe:
         """The recipe of the same run with the slots that its weights have after ``step``."""
@@ -187,6 +195,7 @@ def _optimizer(
         run.optim,
         densities=_density_tree(params, weights),
         decay_mask=jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _UNDECAYED, params),
+        vocabulary_mask=jax.tree_util.tree_map_with_path(lambda path, _: path[0].key in _VOCABULARY, params),
         rounding_seed=run.seeds.init,
         without_blocks=[path for weight in weights.values() if not weight.packed for path in leaf_paths(weight)],
         pulls=_pulls(run, weights, params),

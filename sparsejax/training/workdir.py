@@ -92,6 +92,7 @@ def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
     manifest["config"].setdefault("mesh", {"replica": 1, "fsdp": 1, "tensor": 1, "sequence": False})
     together: dict[str, Any] = {"every": 1, "top": 0.03125, "chunk": 4096, "bits": 2, "beta": 0.95, "lr": 1.0}
     manifest["config"].setdefault("outer", together | {"mean": "embedding_senders"})
+    manifest["config"]["optim"].setdefault("vocabulary_lr_ratio", 1.0)
     return manifest
 
 

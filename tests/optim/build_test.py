@@ -26,6 +26,7 @@ CONFIG = OptimConfig(
     b2=0.99,
     eps=1e-8,
     density_exponent=1.0,
+    vocabulary_lr_ratio=1.0,
     ramp=10,
     weight_decay=0.1,
     clip=0.0,
@@ -36,11 +37,12 @@ CONFIG = OptimConfig(
 PARAMS = {"norm": jnp.full((4,), 2.0), "values": jnp.full((3, 2, 2), 2.0)}
 DENSITIES = {"norm": 1.0, "values": 0.25}
 DECAY_MASK = {"norm": False, "values": True}
+VOCABULARY_MASK = {"norm": False, "values": False}
 
 
 def run(config: OptimConfig, gradients: list[dict], old_slots: dict | None = None) -> list[dict]:
     """Updates of a few steps at fixed parameters; the rewiring, if any, comes before the last step."""
-    optimizer = build_optimizer(config, DENSITIES, DECAY_MASK, rounding_seed=0)
+    optimizer = build_optimizer(config, DENSITIES, DECAY_MASK, VOCABULARY_MASK, rounding_seed=0)
     rate = learning_rate(config, 11)
     update, state, history = jax.jit(optimizer.update), optimizer.init(PARAMS), []
     for step, gradient in enumerate(gradients):
@@ -124,7 +126,7 @@ def test_configured_and_library_optimizers_agree():
 
 def test_bfloat16_moments_come_from_the_config():
     config = dataclasses.replace(CONFIG, moment_dtype="bfloat16")
-    state = build_optimizer(config, DENSITIES, DECAY_MASK, rounding_seed=3).init(PARAMS)
+    state = build_optimizer(config, DENSITIES, DECAY_MASK, VOCABULARY_MASK, rounding_seed=3).init(PARAMS)
     assert {leaf.dtype for leaf in jax.tree.leaves(sparse_adam_state(state).mu)} == {jnp.dtype(jnp.bfloat16)}
 
 
@@ -133,7 +135,7 @@ def test_galore_projects_between_clipping_and_decay():
     params = {"kernel": jnp.full((3, 2, 2), 2.0), "norm": jnp.full((4,), 2.0)}
     config = dataclasses.replace(CONFIG, form="galore", galore_rank=1, galore_every=1, clip=1.0, density_exponent=0.0)
     densities, decay_mask = {"kernel": 1.0, "norm": 1.0}, {"kernel": True, "norm": False}
-    optimizer = build_optimizer(config, densities, decay_mask, rounding_seed=0)
+    optimizer = build_optimizer(config, densities, decay_mask, {"kernel": False, "norm": False}, rounding_seed=0)
     gradient = jax.tree.map(jnp.ones_like, params)
     directions, state = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
     # Adam makes (1, 1) of that, whatever its size; P brings it back, times 1/4; the decay adds 0.1 * 2.
@@ -147,7 +149,9 @@ def test_a_pull_is_added_after_clipping_and_before_adam():
         return jax.tree.map(lambda g, w: g + 0.5 * w, gradient, params)
 
     config = dataclasses.replace(CONFIG, b1=0.0, b2=0.0, eps=1.0, clip=0.04, density_exponent=0.0, weight_decay=0.0)
-    optimizer = build_optimizer(config, DENSITIES, DECAY_MASK, rounding_seed=0, pulls=[stateless(pull)])
+    optimizer = build_optimizer(
+        config, DENSITIES, DECAY_MASK, VOCABULARY_MASK, rounding_seed=0, pulls=[stateless(pull)]
+    )
     directions, _ = optimizer.update(ones(), optimizer.init(PARAMS), PARAMS)
     # Ones of global norm 4 are clipped to 0.01; the pull of 0.5 * 2 comes to that. Adam: g / (g + 1).
     np.testing.assert_allclose(directions["norm"], np.full(4, 1.01 / 2.01), rtol=1e-5)
@@ -155,3 +159,19 @@ def test_a_pull_is_added_after_clipping_and_before_adam():
 
 def stateless(function) -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(optax.stateless(function))
+
+
+def test_embedding_and_head_have_a_rate_of_their_own():
+    params = {"embed": jnp.full((3, 2), 2.0), "head": jnp.full((2, 3), 2.0), "values": jnp.full((3, 2, 2), 2.0)}
+    densities = {"embed": 1.0, "head": 1.0, "values": 0.25}
+    decay_mask = {"embed": False, "head": True, "values": True}
+    vocabulary_mask = {"embed": True, "head": True, "values": False}
+    config = dataclasses.replace(CONFIG, vocabulary_lr_ratio=4.0)
+    optimizer = build_optimizer(config, densities, decay_mask, vocabulary_mask, rounding_seed=0)
+    directions, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    # Adam's first direction is 1, of a block times 1 / 0.25; the decay adds 0.1 * 2; then the ratio of 4.
+    np.testing.assert_allclose(directions["embed"], np.full((3, 2), 4.0), rtol=1e-5)
+    np.testing.assert_allclose(directions["head"], np.full((2, 3), 4 * 1.2), rtol=1e-5)
+    np.testing.assert_allclose(directions["values"], np.full((3, 2, 2), 4 + 0.2), rtol=1e-5)
+    alone = build_optimizer(CONFIG, densities, decay_mask, vocabulary_mask, rounding_seed=0)
+    assert jax.tree.structure(alone.init(params)) != jax.tree.structure(optimizer.init(params))

@@ -23,6 +23,7 @@ BASE = OptimConfig(
     b2=0.999,
     eps=1e-8,
     density_exponent=0.5,
+    vocabulary_lr_ratio=1.0,
     ramp=100,
     weight_decay=0.0,
     clip=1.0,

@@ -57,11 +57,11 @@ def test_the_programs_are_the_trainers(recipe, trained):
     assert checked[compiling.REWIRE].as_text() == rewiring.as_text()
 
 
-def test_the_bytes_are_the_runs_buffers(fit, trained):
+def test_the_bytes_are_the_runs_buffers(fit, recipe, trained):
     state, batch = trained
     assert sum(fit.state.values()) == on_first_device(state)
     batch_bytes = batch.nbytes // 4  # four parts: replica x fsdp
-    real = on_first_device(state) + batch_bytes + 4 * FACTS.steps
+    real = on_first_device(state) + batch_bytes + recipe.rates.nbytes
     assert fit.programs[compiling.TRAIN].arguments == pytest.approx(real, rel=0.05)
     assert fit.fits and fit.compiled and fit.needed >= real
 
