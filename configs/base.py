@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
             "model": model(),
             "topology": topology(),
             "optim": optim(),
+            "init": init(),
             "data": data(),
             "train": train(),
             "mesh": mesh(),
@@ -120,8 +121,26 @@ def optim() -> ConfigDict:
     c.weight_decay = 0.0  # share of a weight lost per step and unit of rate, not on norms and embedding; at least 0
     c.clip = 1.0  # largest global norm of the gradient; at least 0, 0 is off
     c.moment_dtype = "float32"  # of Adam's moments: float32, bfloat16 (stochastically rounded)
+    # An average of the weights, b^k for the weights of k updates ago; kept beside them in float32: evaluate, generate
+    # and export take it with --weights=ema. It changes nothing in what is trained.
+    c.ema_decay = 0.0  # b of that average; in [0, 1), 0 keeps none
     c.galore_rank = 64  # form=galore: rank of the projected gradients; at least 1
     c.galore_every = 200  # form=galore: steps between new projections; at least 1
+    return c
+
+
+def init() -> ConfigDict:
+    """Where the first weights come from: a draw, or a dense checkpoint that is made sparse (docs/FROM_DENSE.md)."""
+    c = ConfigDict()
+    # directory of a LLaMA checkpoint: Hugging Face's, an export, or a run; unset sizes of the model are taken from it
+    c["from"] = ""  # the dense weights to start from, see above; empty draws them
+    # magnitude (largest sum of |w|), activation (largest sum of |w| times the norm of what it multiplies)
+    c.criterion = "magnitude"  # which blocks of the dense weights stay, see above
+    c.calibration_tokens = 131_072  # criterion=activation: training tokens that are measured; at least 1
+    c.same_tokenizer = True  # a checkpoint whose tokenizer is not that of the data is refused: True, False
+    c.distill_weight = 0.0  # share of the loss that is the divergence from the dense start; in [0, 1], 0 is off
+    c.distill_temperature = 1.0  # both logits are divided by it for that; above 0
+    c.feature_weight = 0.0  # weight of the squared distance to the dense start's layers; at least 0, 0 is off
     return c
 
 

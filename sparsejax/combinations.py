@@ -21,6 +21,7 @@ def problems(run: RunConfig) -> Iterator[str]:
     yield from _rewiring(run.topology)
     yield from _schedules(run.topology)
     yield from _storage(run)
+    yield from _init(run)
     yield from _lengths(run)
     yield from _outer(run)
 
@@ -156,6 +157,27 @@ def _nm(model: ModelConfig, topology: TopologyConfig) -> Iterator[str]:
         yield f"topology.nm={topology.nm}: groups of {group} inputs do not divide model.hidden={model.hidden}"
 
 
+def _init(run: RunConfig) -> Iterator[str]:
+    init, topology = run.init, run.topology
+    if not init.from_:
+        for field in ("distill_weight", "feature_weight"):
+            if getattr(init, field) > 0:
+                yield f"init.{field}={getattr(init, field):g}: needs a dense start to learn from; set init.from"
+        return
+    if topology.storage == "monarch":
+        yield f"init.from={init.from_}: a dense weight has no two Monarch factors; use topology.storage=packed"
+    if not init.distills:
+        return
+    if run.outer.every > 1:
+        yield f"outer.every={run.outer.every}: replicas that train apart have no teacher; set init.distill_weight=0"
+    if topology.grow in _NEED_SCORES or topology.drop == "taylor":
+        field = "drop" if topology.drop == "taylor" else "grow"
+        yield (
+            f"topology.{field}={getattr(topology, field)}: looks at gradients of the text's loss, and a distilled run "
+            "has another; use drop=magnitude and grow=random, or set init.distill_weight=0 and init.feature_weight=0"
+        )
+
+
 def _lengths(run: RunConfig) -> Iterator[str]:
     train = run.train
     if (train.steps > 0) == (train.epochs > 0):
@@ -194,6 +216,11 @@ def _outer(run: RunConfig) -> Iterator[str]:
         yield (
             f"topology.grow={topology.grow}: remembers gradients of steps that replicas take apart; use random, "
             "gradient or mix, or outer.every=1"
+        )
+    if run.optim.ema_decay:
+        yield (
+            f"optim.ema_decay={run.optim.ema_decay:g}: replicas that train apart have other weights each between "
+            "meetings; set it to 0, or outer.every=1"
         )
     if run.optim.form == "galore":
         yield "optim.form=galore: replicas would have other projections each; use outer.every=1"

@@ -17,6 +17,7 @@ from sparsejax.combinations import problems
 from sparsejax.legal_values import CHOICES, FREE_ON_RESUME, RANGES
 from sparsejax.sections import (
     DataConfig,
+    InitConfig,
     MeshConfig,
     ModelConfig,
     OptimConfig,
@@ -25,6 +26,7 @@ from sparsejax.sections import (
     SeedConfig,
     TopologyConfig,
     TrainConfig,
+    key_of,
 )
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "RANGES",
     "ConfigError",
     "DataConfig",
+    "InitConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimConfig",
@@ -92,10 +95,10 @@ def _reject_unknown(prefix: str, given: Mapping[str, Any], known: Mapping[str, A
 
 
 def _section(name: str, cls: type, given: Mapping[str, Any]) -> Any:
-    hints = get_type_hints(cls)
-    _reject_unknown(f"{name}.", given, hints)
+    fields = {key_of(field): field for field in get_type_hints(cls)}
+    _reject_unknown(f"{name}.", given, fields)
     values = {}
-    for key, kind in hints.items():
+    for (key, own), kind in zip(fields.items(), get_type_hints(cls).values(), strict=True):
         field = f"{name}.{key}"
         if key not in given or given[key] is None:
             raise ConfigError(f"{field}: no value was given; set it with --config.{field}=...")
@@ -104,7 +107,7 @@ def _section(name: str, cls: type, given: Mapping[str, Any]) -> Any:
             raise ConfigError(f"{field}={value}: not one of {', '.join(CHOICES[field])}")
         if field in RANGES:
             _check_range(field, value)
-        values[key] = value
+        values[own] = value
     return cls(**values)
 
 

@@ -9,6 +9,11 @@ import dataclasses
 from typing import Any
 
 
+def key_of(field: str) -> str:
+    """The key of a field in a configuration: the underscore behind a word that Python keeps for itself is left out."""
+    return field.removesuffix("_")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Shape and numerics of the LLaMA decoder. Fields: see ``configs/base.py``."""
@@ -95,8 +100,27 @@ class OptimConfig:
     weight_decay: float
     clip: float
     moment_dtype: str
+    ema_decay: float
     galore_rank: int
     galore_every: int
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Where the first weights come from. Fields: see ``configs/base.py``."""
+
+    from_: str
+    criterion: str
+    calibration_tokens: int
+    same_tokenizer: bool
+    distill_weight: float
+    distill_temperature: float
+    feature_weight: float
+
+    @property
+    def distills(self) -> bool:
+        """Whether the dense start stays beside the run as its teacher."""
+        return self.distill_weight > 0 or self.feature_weight > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +202,7 @@ class RunConfig:
     model: ModelConfig
     topology: TopologyConfig
     optim: OptimConfig
+    init: InitConfig
     data: DataConfig
     train: TrainConfig
     mesh: MeshConfig
@@ -186,4 +211,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, ready for JSON (tuples become lists on the way out)."""
-        return dataclasses.asdict(self)
+        return {
+            section: {key_of(field): value for field, value in values.items()}
+            for section, values in dataclasses.asdict(self).items()
+        }

@@ -35,6 +35,15 @@ def test_a_legal_config_keeps_every_value():
     assert resolve(run.to_dict()) == run
 
 
+def test_a_key_may_be_a_word_that_python_keeps_for_itself():
+    run = resolve(changed(init__from="runs/dense", init__feature_weight=0.5))
+    assert run.init.from_ == "runs/dense" and run.init.distills
+    assert run.to_dict()["init"]["from"] == "runs/dense" and "from_" not in run.to_dict()["init"]
+    assert resolve(json.loads(json.dumps(run.to_dict()))) == run
+    assert differing_keys(changed(), run.to_dict()) == ["init.feature_weight: 0.0 -> 0.5", "init.from:  -> runs/dense"]
+    assert refused(changed(init__from_="x")) == "init.from_: unknown config key; did you mean init.from?"
+
+
 def test_numbers_take_the_type_of_their_field():
     run = resolve(changed(optim__lr=1, data__unique_tokens=1e6, topology__block=[8, 16]))
     assert type(run.optim.lr) is float and run.optim.lr == 1.0
@@ -120,6 +129,31 @@ def test_a_missing_section_key_or_value_says_how_to_give_it():
         (
             {"train__batch_size": 6, "train__microbatches": 4},
             "train.microbatches=4: must divide train.batch_size=6; legal: [1, 2, 3, 6]",
+        ),
+        # A dense start.
+        ({"init__criterion": "random"}, "init.criterion=random: not one of magnitude, activation"),
+        ({"init__distill_weight": 1.5}, "init.distill_weight=1.5: must be in [0, 1]"),
+        ({"init__distill_temperature": 0}, "init.distill_temperature=0: must be in (0, inf)"),
+        (
+            {"init__distill_weight": 0.5},
+            "init.distill_weight=0.5: needs a dense start to learn from; set init.from",
+        ),
+        (
+            {"init__feature_weight": 2},
+            "init.feature_weight=2: needs a dense start to learn from; set init.from",
+        ),
+        (
+            {"init__from": "d", "topology__storage": "monarch", "topology__drop": "none", "topology__grow": "none"},
+            "init.from=d: a dense weight has no two Monarch factors; use topology.storage=packed",
+        ),
+        (
+            {"init__from": "d", "init__distill_weight": 0.5, "outer__every": 10, "mesh__replica": 2},
+            "outer.every=10: replicas that train apart have no teacher; set init.distill_weight=0",
+        ),
+        (
+            {"init__from": "d", "init__distill_weight": 0.5, "topology__grow": "gradient"},
+            "topology.grow=gradient: looks at gradients of the text's loss, and a distilled run has another; use "
+            "drop=magnitude and grow=random, or set init.distill_weight=0 and init.feature_weight=0",
         ),
         ({"data__source": "jsonl"}, "data.path is empty: data.source=jsonl needs the files to read"),
         ({"data__tokenizer": "hf"}, "data.tokenizer_path is empty: data.tokenizer=hf needs a file"),

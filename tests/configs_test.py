@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from sparsejax.cli.config_flag import load_run
 from sparsejax.config import CHOICES, FREE_ON_RESUME, RANGES, ConfigError, RunConfig, resolve
 from sparsejax.models.sizes import SIZES
+from sparsejax.sections import key_of
 from sparsejax.topology.methods import METHODS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -86,7 +87,9 @@ def test_every_golden_config_is_shipped() -> None:
 
 def test_base_has_exactly_the_fields_of_the_dataclasses() -> None:
     sections = get_type_hints(RunConfig)
-    fields = {f"{section}.{field.name}" for section in sections for field in dataclasses.fields(sections[section])}
+    fields = {
+        f"{section}.{key_of(field.name)}" for section in sections for field in dataclasses.fields(sections[section])
+    }
     assert set(flat(load("base.py"))) == fields
 
 
@@ -108,7 +111,9 @@ def test_every_value_can_be_changed_on_the_command_line(name: str) -> None:
 
 def test_every_field_says_what_it_is() -> None:
     lines = [
-        line for line in (CONFIGS / "base.py").read_text(encoding="utf-8").splitlines() if line.startswith("    c.")
+        line
+        for line in (CONFIGS / "base.py").read_text(encoding="utf-8").splitlines()
+        if line.startswith(("    c.", "    c["))
     ]
     assert len(lines) == len(flat(load("base.py")))
     silent = [line for line in lines if len(line.partition("  # ")[2]) < 10]

@@ -93,6 +93,12 @@ def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
     together: dict[str, Any] = {"every": 1, "top": 0.03125, "chunk": 4096, "bits": 2, "beta": 0.95, "lr": 1.0}
     manifest["config"].setdefault("outer", together | {"mean": "embedding_senders"})
     manifest["config"]["optim"].setdefault("vocabulary_lr_ratio", 1.0)
+    manifest["config"]["optim"].setdefault("ema_decay", 0.0)
+    # Runs once had no other start than a draw.
+    drawn: dict[str, Any] = {"from": "", "criterion": "magnitude", "calibration_tokens": 131_072}
+    drawn |= {"same_tokenizer": True, "distill_weight": 0.0, "distill_temperature": 1.0, "feature_weight": 0.0}
+    manifest["config"].setdefault("init", drawn)
+    manifest.setdefault("start_digest", "")
     return manifest
 
 
@@ -128,14 +134,17 @@ def check_same_data(workdir: RunDirectory, data_digest: str, tokenizer_digest: s
             )
 
 
-def write_manifest(workdir: RunDirectory, run: RunConfig, steps: int, data_digest: str, tokenizer_digest: str) -> None:
-    """Write ``config.json`` atomically."""
+def write_manifest(
+    workdir: RunDirectory, run: RunConfig, steps: int, data_digest: str, tokenizer_digest: str, start_digest: str = ""
+) -> None:
+    """Write ``config.json`` atomically; ``start_digest`` is that of the dense weights it started from, "" for none."""
     manifest = {
         "schema": SCHEMA,
         "config": run.to_dict(),
         "steps": steps,
         "data_digest": data_digest,
         "tokenizer_digest": tokenizer_digest,
+        "start_digest": start_digest,
     }
     temporary = workdir / "config.json.tmp"
     with temporary.open("w", encoding="utf-8") as file:
