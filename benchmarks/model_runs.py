@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsejax.config import (
     DataConfig,
+    InitConfig,
     MeshConfig,
     ModelConfig,
     OptimConfig,
@@ -69,6 +70,7 @@ def recipe(
         model=model,
         topology=topology,
         optim=_OPTIM,
+        init=InitConfig("", "magnitude", 1, True, 0.0, 1.0, 0.0),
         data=_data(length),
         train=_train(rows),
         mesh=MeshConfig(replica=1, fsdp=1, tensor=1, sequence=False),
@@ -129,10 +131,12 @@ _OPTIM = OptimConfig(
     b2=0.999,
     eps=1e-8,
     density_exponent=0.5,
+    vocabulary_lr_ratio=1.0,
     ramp=100,
     weight_decay=0.0,
     clip=1.0,
     moment_dtype="float32",
+    ema_decay=0.0,
     galore_rank=64,
     galore_every=200,
 )

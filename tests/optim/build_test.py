@@ -31,6 +31,7 @@ CONFIG = OptimConfig(
     weight_decay=0.1,
     clip=0.0,
     moment_dtype="float32",
+    ema_decay=0.0,
     galore_rank=4,
     galore_every=10,
 )

@@ -28,6 +28,7 @@ BASE = OptimConfig(
     weight_decay=0.0,
     clip=1.0,
     moment_dtype="float32",
+    ema_decay=0.0,
     galore_rank=4,
     galore_every=10,
 )
