@@ -32,7 +32,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scaling": {"models.sizes", "models.accounting"},
     "training": {"models", "optim", "topology", "data", "kernels", "scaling.runs"},
     "inference": {"models", "kernels", "topology", "data.tokenizer", "training.checkpoint"},
-    "interop": {"inference", "models", "topology", "data", "training.checkpoint", "training.evaluate"},
+    "interop": {
+        "inference",
+        "models",
+        "topology",
+        "data",
+        "training.checkpoint",
+        "training.evaluate",
+        "training.metrics",
+        "training.restore",
+        "training.workdir",
+    },
     "planning": {"training", "models", "scaling.runs", "data.tokenizer"},
     "cli": {
         "topology",

@@ -121,6 +121,43 @@ def read_config(directory: Path) -> LlamaShape:
     return _shape(path, found)
 
 
+def config_json(shape: LlamaShape, dtype: str) -> dict[str, Any]:
+    """The ``config.json`` that ``transformers`` opens; ``read_config`` of it gives ``shape`` back.
+
+    Rotary settings are written the way that releases 4 and 5 and other readers understand.
+    """
+    scaling: dict[str, Any] | None = None
+    if shape.rope_scaling != "none":
+        scaling = {"rope_type": shape.rope_scaling, "factor": shape.rope_factor}
+    if scaling is not None and shape.rope_scaling == "llama3":
+        scaling |= {"low_freq_factor": shape.rope_low_frequency, "high_freq_factor": shape.rope_high_frequency}
+        scaling |= {"original_max_position_embeddings": shape.rope_original_length}
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": shape.start_id,
+        "eos_token_id": shape.end_ids[0] if len(shape.end_ids) == 1 else list(shape.end_ids) or None,
+        "head_dim": shape.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.mlp,
+        "max_position_embeddings": shape.longest,
+        "mlp_bias": False,
+        "num_attention_heads": shape.heads,
+        "num_hidden_layers": shape.layers,
+        "num_key_value_heads": shape.kv_heads,
+        "rms_norm_eps": shape.rms_eps,
+        "rope_scaling": scaling,
+        "rope_theta": shape.rope_base,
+        "tie_word_embeddings": shape.tied_head,
+        "torch_dtype": dtype,
+        "use_cache": True,
+        "vocab_size": shape.vocab_size,
+    }
+
+
 def _shape(path: Path, found: dict[str, Any]) -> LlamaShape:
     def number(key: str, default: _Value | None, kind: type[_Value] = int) -> _Value:  # type: ignore[assignment]
         return _number(path, found, key, default, kind)

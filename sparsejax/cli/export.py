@@ -1,0 +1,50 @@
+"""``sparsejax export``: a trained model for ``transformers``, or as a file of its active blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from sparsejax.cli.flags import FlagParser
+
+
+def main(argv: list[str]) -> int:
+    """Write the new directory and say how large it is; returns 0."""
+    parser = FlagParser(
+        "export",
+        "The newest checkpoint of a run as a directory that others can use, with a model card.",
+        "hf: what transformers opens unchanged, dense with true zeros, beside it block masks and metadata. "
+        "packed: one file of active blocks, read with NumPy and safetensors. Both: docs/EXPORT.md.",
+    )
+    parser.add_argument("--workdir", required=True, help="run directory (or gs://bucket/run), or an earlier export")
+    parser.add_argument("--out", required=True, type=Path, help="new directory; never overwritten")
+    parser.add_argument("--format", default="hf", choices=("hf", "packed"), help="default: hf")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="default: that of the source; float32 for a run"
+    )
+    parser.add_argument("--shard-size", default="5GB", help="largest file of tensors (hf), such as 500MB; default: 5GB")
+    flags = parser.parse_args(argv)
+
+    from sparsejax.interop.export import export
+    from sparsejax.interop.hf_files import parse_size
+    from sparsejax.training.workdir import run_directory
+
+    console = Console()
+
+    def notice(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    done = export(
+        run_directory(flags.workdir),
+        flags.out,
+        form=flags.format,
+        dtype=flags.dtype,
+        shard_bytes=parse_size(flags.shard_size),
+        notice=notice,
+    )
+    notice(
+        f"{done.directory}: {done.bytes / 2**20:,.1f} MiB of tensors ({done.bytes / done.dense_bytes:.4f} of the dense "
+        "model), with README.md, sparsejax.json and the tokenizer"
+    )
+    return 0

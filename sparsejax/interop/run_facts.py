@@ -1,0 +1,161 @@
+"""How an exported model came to be: everything that its model card says, read from the run directory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsejax import __version__
+from sparsejax.config import ConfigError
+from sparsejax.interop.llama_tensors import LINEARS, layer_tensor
+from sparsejax.models.accounting import WeightCount, dense_weights, parameters, theoretical_flops
+from sparsejax.models.shapes import DecoderShape
+from sparsejax.training.metrics import read_rows
+from sparsejax.training.restore import TrainedRun
+from sparsejax.training.workdir import RunDirectory, read_manifest
+
+SCHEMA = 1
+
+
+def run_facts(workdir: RunDirectory, trained: TrainedRun, masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Facts of a run, ready for JSON; docs/EXPORT.md lists them.
+
+    Losses, tokens and FLOPs of the training are those of ``result.json`` if the exported step is the one it was
+    written after, else those of the log up to that step, where there are any.
+
+    Raises:
+      ConfigError: ``result.json`` or ``average.json`` is there and cannot be read.
+    """
+    run, recipe, manifest = trained.run, trained.recipe, read_manifest(workdir)
+    assert manifest is not None
+    step = int(trained.state.step)
+    counted = [weight.counted for weight in recipe.weights.values()]
+    count = parameters(recipe.shape, counted)
+    length = run.data.sequence_length
+    return {
+        "schema": SCHEMA,
+        "name": workdir.resolve().name,
+        "size": run.model.size,
+        "method": run.topology.method,
+        "storage": run.topology.storage,
+        "block": list(run.topology.block),
+        "density_requested": run.topology.density,
+        "density": count.density,
+        "weights": _density_table(recipe.shape, counted, masks),
+        "parameters": {
+            "total": count.total,
+            "active": count.active,
+            "active_non_embedding": count.active_non_embedding,
+        },
+        "step": step,
+        "steps": manifest["steps"],
+        "data": {
+            "source": run.data.source,
+            "path": run.data.path,
+            "digest": manifest["data_digest"],
+            "tokenizer": run.data.tokenizer,
+            "tokenizer_digest": manifest["tokenizer_digest"],
+            "sequence_length": length,
+        },
+        "flops_per_token": {
+            "theoretical": theoretical_flops(recipe.shape, counted, length).forward,
+            "dense": theoretical_flops(recipe.shape, dense_weights(recipe.shape), length).forward,
+        },
+        **_training(workdir, trained, step),
+        "exported_by": {"sparsejax": __version__, "git_commit": git_commit()},
+        "config": run.to_dict(),
+    }
+
+
+def _density_table(
+    shape: DecoderShape, counted: list[WeightCount], masks: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """For every kind ``[in, out]`` and block of one matrix, active blocks of each layer, and the density over them."""
+    table: dict[str, dict[str, Any]] = {}
+    for weight in counted:
+        names = [layer_tensor(layer, LINEARS[weight.name]) for layer in range(shape.layers)]
+        active = [int(masks[name].sum()) for name in names if name in masks]
+        places = weight.cells * shape.layers
+        # Without a mask the matrix is full, whatever made it: a plain kernel, or a product of factors.
+        density = sum(active) / places if active else 1.0
+        table[weight.name] = {
+            "shape": list(weight.shape),
+            "block": list(weight.block) if active else None,
+            "places": weight.cells if active else None,
+            "active": active if active else None,
+            "density": density,
+            "parameters": weight.active * shape.layers,
+            "storage": weight.storage,
+        }
+    return table
+
+
+def _training(workdir: RunDirectory, trained: TrainedRun, step: int) -> dict[str, Any]:
+    """Tokens, losses, FLOPs and versions, as far as the run directory knows them for this step."""
+    run = trained.run
+    told = _json(workdir / "result.json")
+    result = told if told is not None and told["steps"] == step else None
+    rows = [row for row in read_rows(workdir / "metrics.jsonl") if row["step"] <= step]
+    train = [row for row in rows if row["kind"] == "train"]
+    evals = [row for row in rows if row["kind"] == "eval"]
+    tokens = step * run.train.batch_size * run.data.sequence_length
+    soup = _json(workdir / "average.json")
+    if soup is not None:
+        losses = {"train": None, "validation": soup["average"]["loss"]}
+        losses |= {"bits_per_byte": soup["average"]["bits_per_byte"], "step": step}
+    elif result is not None:
+        losses = {"train": result["train_loss"], "validation": result["validation_loss"]}
+        losses |= {"bits_per_byte": result["bits_per_byte"], "step": step}
+    else:
+        last = evals[-1] if evals else {"loss": None, "bits_per_byte": None, "step": None}
+        losses = {"train": train[-1]["loss_mean"] if train else None, "validation": last["loss"]}
+        losses |= {"bits_per_byte": last["bits_per_byte"], "step": last["step"]}
+    return {
+        "finished": result is not None,
+        "tokens": {
+            "seen": result["total_tokens"] if result else tokens,
+            "unique": result["unique_tokens"] if result else run.data.unique_tokens or None,
+            "epochs": result["epochs"] if result else train[-1]["epoch"] if train else None,
+        },
+        "losses": losses,
+        "training_flops": {
+            "executed": result["executed_flops"] if result else None,
+            "theoretical": result["theoretical_flops"] if result else None,
+        },
+        "device": result["device"] if result else None,
+        "versions": result["versions"] if result else None,
+        "average_of": soup["ingredients"] if soup is not None else None,
+    }
+
+
+def _json(path: RunDirectory) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: is not valid JSON ({error}); restore it") from error
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, ``+changes`` if it is not clean; None outside a checkout."""
+    package = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(package), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # A package installed into the environment of some other checkout is none of its files.
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", ".")
+    return None if commit is None else f"{commit}+changes" if changes else commit

@@ -1,0 +1,201 @@
+"""Exports of a run: what the directories hold, there and back again, and what is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from sparsejax.cli.main import main
+from sparsejax.data.tokenizer import ByteTokenizer, load_tokenizer
+from sparsejax.interop.export import export
+from sparsejax.interop.hf_files import parse_size
+from sparsejax.interop.packed import Blocks, PackedFileError, PackedModel
+from sparsejax.models import functional
+from sparsejax.topology.blocks import to_dense
+from sparsejax.training.restore import restore_run
+from tests.interop.dense import logits_here
+from tests.interop.untrained import write_run
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, its exports beside it: ``hf``, ``packed`` and ``bfloat16`` (in shards)."""
+    directory = tmp_path_factory.mktemp("export")
+    workdir, _ = write_run(directory, model_kv_heads=1, topology_rules=(r"mlp\.down=1.0",), topology_shards=2)
+    assert main(["export", f"--workdir={workdir}", f"--out={directory / 'hf'}"]) == 0
+    assert main(["export", f"--workdir={workdir}", f"--out={directory / 'packed'}", "--format=packed"]) == 0
+    wide = ["--dtype=bfloat16", "--shard-size=6KB"]
+    assert main(["export", f"--workdir={workdir}", f"--out={directory / 'bfloat16'}", *wide]) == 0
+    return directory
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def test_the_directory_holds_what_the_run_computes_with(source: Path) -> None:
+    trained = restore_run(source / "run", print)
+    model = functional.merge(trained.recipe.graphdef, trained.state.params, trained.state.topology)
+    layer = jax.tree.map(lambda leaf: leaf[1], model.layers)
+    tensors, masks = load_file(source / "hf" / "model.safetensors"), load_file(source / "hf" / "topology.safetensors")
+    np.testing.assert_array_equal(tensors[UP], np.asarray(to_dense(layer.mlp.up.weight)).T)
+    np.testing.assert_array_equal(tensors["lm_head.weight"], np.asarray(model.head.kernel[...]).T)
+    np.testing.assert_array_equal(tensors["model.layers.1.mlp.down_proj.weight"], layer.mlp.down.kernel[...].T)
+    assert UP in masks and "model.layers.1.mlp.down_proj.weight" not in masks and len(masks) == 12
+    expanded = np.kron(masks[UP], np.ones((4, 4)))
+    assert masks[UP].sum() == 16 and not tensors[UP][expanded == 0].any() and (tensors[UP][expanded == 1] != 0).all()
+    assert not any(np.signbit(array[array == 0]).any() for array in tensors.values())
+
+
+def test_facts_and_config(source: Path) -> None:
+    facts = json.loads((source / "hf" / "sparsejax.json").read_text())
+    assert facts["weights"]["mlp.up"] | {"parameters": 0} == {
+        "shape": [16, 32],
+        "block": [4, 4],
+        "places": 32,
+        "active": [16, 16],
+        "density": 0.5,
+        "parameters": 0,
+        "storage": "packed",
+    }
+    assert facts["weights"]["mlp.down"]["active"] is None and facts["weights"]["mlp.down"]["density"] == 1.0
+    held = sum(row["parameters"] for row in facts["weights"].values())
+    assert facts["parameters"]["active_non_embedding"] == held + 5 * 16
+    assert (facts["step"], facts["steps"], facts["finished"], facts["method"]) == (0, 12, False, "static")
+    config = json.loads((source / "hf" / "config.json").read_text())
+    assert (config["num_key_value_heads"], config["vocab_size"], config["torch_dtype"]) == (1, 257, "float32")
+    assert (config["bos_token_id"], config["eos_token_id"], config["max_position_embeddings"]) == (256, 256, 16)
+    assert json.loads((source / "bfloat16" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["hf", "packed", "bfloat16"])
+def test_an_export_of_an_export_is_the_same_bytes(source: Path, tmp_path: Path, name: str) -> None:
+    form = "packed" if name == "packed" else "hf"
+    export(source / name, tmp_path / "again", form=form, dtype=None, shard_bytes=6000, notice=print)
+    if name == "hf":
+        # In one file, as it was.
+        assert (tmp_path / "again" / "model.safetensors.index.json").exists()
+        export(source / name, tmp_path / "whole", form=form, dtype=None, shard_bytes=10**9, notice=print)
+    assert contents(tmp_path / ("whole" if name == "hf" else "again")) == contents(source / name)
+
+
+def test_either_format_gives_the_other(source: Path, tmp_path: Path) -> None:
+    for name, form in (("packed", "hf"), ("hf", "packed")):
+        export(source / name, tmp_path / form, form=form, dtype=None, shard_bytes=10**9, notice=print)
+        assert contents(tmp_path / form) == contents(source / form)
+
+
+def test_bfloat16_in_shards(source: Path) -> None:
+    exact, folder = load_file(source / "hf" / "model.safetensors"), source / "bfloat16"
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    assert shards == [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    rounded = {name: array for shard in shards for name, array in load_file(folder / shard).items()}
+    assert set(rounded) == set(exact) == set(index["weight_map"])
+    assert index["metadata"]["total_size"] == sum(array.nbytes for array in rounded.values())
+    for name, array in exact.items():
+        np.testing.assert_array_equal(rounded[name], array.astype(ml_dtypes.bfloat16))
+
+
+def test_packed_files_hold_active_blocks_bit_for_bit(source: Path) -> None:
+    model, dense = PackedModel(source / "packed" / "model.packed.safetensors"), source / "hf" / "model.safetensors"
+    exact = load_file(dense)
+    assert model.names == sorted(exact) and len(model.sparse) == 12
+    for name, array in exact.items():
+        assert model.tensor(name).tobytes() == array.tobytes()
+    blocks = model.blocks(UP)
+    assert isinstance(blocks, Blocks) and blocks.values.shape == (16, 4, 4)
+    first = exact[UP][4 * blocks.rows[0] :, 4 * blocks.columns[0] :][:4, :4]
+    np.testing.assert_array_equal(blocks.values[0], first)
+    stored = sum(model.stored_bytes(name) for name in model.sparse)
+    whole = sum(exact[name].nbytes for name in model.sparse)
+    assert stored / whole <= 0.5 + 0.02
+    assert model.facts["density"] > 0.5 and model.config["hidden_size"] == 16
+
+
+def test_packed_files_of_bfloat16(source: Path, tmp_path: Path) -> None:
+    export(source / "hf", tmp_path / "out", form="packed", dtype="bfloat16", shard_bytes=1, notice=print)
+    model = PackedModel(tmp_path / "out" / "model.packed.safetensors")
+    exact = load_file(source / "hf" / "model.safetensors")
+    assert model.dtype == "bfloat16"
+    for name, array in exact.items():
+        np.testing.assert_array_equal(model.tensor(name), array.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+def test_packed_files_load_without_jax(source: Path) -> None:
+    code = (
+        "import sys; from sparsejax.interop.packed import PackedModel\n"
+        f"model = PackedModel({str(source / 'packed' / 'model.packed.safetensors')!r})\n"
+        "assert len(model.state_dict()) == 21\n"
+        "known = {'jax', 'ml_dtypes', 'flax', 'sparsejax.config', 'sparsejax.training'}\n"
+        "assert not known & set(sys.modules), known & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_broken_packed_files_get_one_line(source: Path, tmp_path: Path) -> None:
+    good = (source / "packed" / "model.packed.safetensors").read_bytes()
+    file = tmp_path / "file.safetensors"
+
+    def said(content: bytes) -> str:
+        file.write_bytes(content)
+        with pytest.raises(PackedFileError) as caught:
+            PackedModel(file)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no whole safetensors file" in said(good[:-1])
+    assert "no whole safetensors file" in said(good[:100])
+    assert "no whole safetensors file" in said(b"")
+    assert "the digest differs" in said(good[:-5] + bytes([good[-5] ^ 1]) + good[-4:])
+    assert "the digest differs" in said(good.replace(b"0.5", b"0.6", 1))
+    assert "no packed model of sparsejax" in said((source / "hf" / "model.safetensors").read_bytes())
+    assert "is of format" in said(good.replace(b"sparsejax packed 1", b"sparsejax packed 9", 1))
+    with pytest.raises(PackedFileError, match="no whole safetensors file"):
+        PackedModel(tmp_path / "absent")
+
+
+def test_nothing_is_left_where_an_export_fails(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    cases = {
+        f"--workdir={tmp_path / 'absent'}": "holds no run",
+        f"--workdir={source / 'run'} --shard-size=big": "--shard-size=big: must read",
+        f"--workdir={source / 'run'} --dtype=int8": "invalid choice",
+        f"--workdir={source / 'bfloat16'} --dtype=float32": "was rounded to bfloat16",
+        f"--workdir={source / 'run'} --out={source / 'hf'}": "exists already",
+        f"--workdir={source / 'run'} --out=/proc/out": "cannot be made",
+    }
+    for flags, said in cases.items():
+        assert main(["export", f"--out={out}", *flags.split()]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("500MB", 5 * 10**8), ("1.5KB", 1500), ("64", 64)])
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+def test_the_tokenizer_of_an_export_opens_here_too(source: Path) -> None:
+    tokenizer = load_tokenizer(source / "hf")
+    text = "two  spaces\n漢字 🎈 <|endoftext|>"
+    assert tokenizer.encode(text) == ByteTokenizer().encode(text) and tokenizer.decode(tokenizer.encode(text)) == text
+    assert (tokenizer.start_id, tokenizer.end_id, tokenizer.vocab_size) == (256, 256, 257)
+
+
+def test_logits_of_an_import_are_those_of_the_run(source: Path) -> None:
+    trained = restore_run(source / "run", print)
+    model = functional.merge(trained.recipe.graphdef, trained.state.params, trained.state.topology)
+    tokens = np.random.default_rng(0).integers(0, 257, (2, 16))
+    np.testing.assert_allclose(logits_here(source / "hf", tokens), jax.jit(model)(jnp.asarray(tokens)), atol=2e-5)
