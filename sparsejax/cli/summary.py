@@ -8,6 +8,7 @@ from rich.console import Console
 from sparsejax.inference.sampling import Sampling, generate
 from sparsejax.training.evaluate import unigram_loss
 from sparsejax.training.memory import dense_twin, measure
+from sparsejax.training.metrics import METRICS, read_rows
 from sparsejax.training.report import loss_table, memory_table, plot_losses
 from sparsejax.training.session import Outcome
 from sparsejax.training.workdir import RunDirectory
@@ -29,7 +30,9 @@ def print_summary(console: Console, workdir: RunDirectory, outcome: Outcome) -> 
     twin = dense_twin(recipe)
     sparse_bytes, whole_bytes = measure(recipe, state)
     twin_bytes, whole_twin_bytes = measure(twin, twin.abstract)
-    console.print(loss_table(outcome.evaluation, unigram, corpus.validation.bytes_per_token))
+    evaluated = [row for row in read_rows(workdir / METRICS) if row["kind"] == "eval"][-1]
+    averaged = evaluated["ema_loss"] if "ema_loss" in evaluated else None
+    console.print(loss_table(outcome.evaluation, unigram, corpus.validation.bytes_per_token, averaged))
     console.print(memory_table(sparse_bytes, twin_bytes, whole_bytes, whole_twin_bytes))
     if recipe.mesh is None:
         _print_sample(console, outcome, [int(token) for token in tokens[:16]])

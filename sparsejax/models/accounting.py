@@ -237,7 +237,8 @@ class StateBytes:
       values: trained values, float32.
       indices: coordinates, pointers and orders, int32; and what rewiring keeps for every place, see ``memory``.
       ages: one int32 step count for each slot of a sparse weight.
-      moments: first and second moment of Adam; under GaLore of projected gradients, with the projections.
+      moments: first and second moment of Adam; under GaLore of projected gradients, with the projections. An
+        average of the weights (``optim.ema_decay``) is counted here too.
       gradients: float32.
     """
 
@@ -278,13 +279,15 @@ def memory(
     galore_rank: int | None = None,
     rewired: bool = False,
     remembered: bool = False,
+    averaged: bool = False,
 ) -> Memory:
     """Bytes of training state of a run on one device; free slots are stored, so capacity is what counts.
 
     Dense master weights cost what the dense twin costs: all weights, their gradients and their moments. With a
     ``galore_rank`` r (of a dense run), a weight has moments of ``r min(K, N)`` elements and a float32 projection of
     ``r max(K, N)``, r being at most ``min(K, N)``. Where blocks are ``rewired``, every place has a bit that says
-    whether a block was ever there; where growth scores are ``remembered``, a float32 too.
+    whether a block was ever there; where growth scores are ``remembered``, a float32 too. Where weights are
+    ``averaged``, each has a float32 for its average.
     """
     moment_bytes = {"float32": 4, "bfloat16": 2}[moment_dtype]
     maskable = StateBytes(0, 0, 0, 0, 0)
@@ -295,6 +298,7 @@ def memory(
         if galore_rank is not None:
             short, long = sorted(weight.shape)
             moments = min(galore_rank, short) * (2 * moment_bytes * short + VALUE_BYTES * long)
+        moments += VALUE_BYTES * stored if averaged else 0
         explored = -(-weight.cells // 8) if rewired and weight.indexed else 0
         scores = VALUE_BYTES * weight.cells if remembered and weight.indexed else 0
         maskable += StateBytes(
@@ -309,7 +313,7 @@ def memory(
         values=VALUE_BYTES * elements,
         indices=0,
         ages=0,
-        moments=2 * moment_bytes * elements,
+        moments=(2 * moment_bytes + (VALUE_BYTES if averaged else 0)) * elements,
         gradients=VALUE_BYTES * elements,
     )
     return Memory(maskable=maskable, dense_part=dense_part)

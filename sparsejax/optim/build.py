@@ -32,6 +32,7 @@ from sparsejax.optim.clip import clip_by_global_norm
 from sparsejax.optim.forms import Form
 from sparsejax.optim.galore import scale_by_stacked_galore
 from sparsejax.optim.sparse_adam import MomentDtype, scale_by_sparse_adam
+from sparsejax.optim.weight_average import average_weights
 
 
 def build_optimizer(
@@ -46,8 +47,9 @@ def build_optimizer(
     """The optimizer of a run: the chain of ``sparse_adam`` with every setting taken from the configuration.
 
     Its updates are still to be multiplied by minus the learning rate. The train step does that from a table, an
-    argument of the program, so that runs with other rates share one compilation. With the form ``"galore"``, plain
-    Adam works on projected gradients (``galore.py``).
+    argument of the program, so that runs with other rates share one compilation; it hands the factor to ``update`` as
+    ``step_size``, for the average of the weights (``weight_average.py``). With the form ``"galore"``, plain Adam works
+    on projected gradients (``galore.py``).
 
     Args:
       config: resolved settings.
@@ -75,10 +77,12 @@ def build_optimizer(
     if config.form == "galore":
         direction = scale_by_stacked_galore(direction, config.galore_rank, config.galore_every)
     chain = _chain(direction, config.clip, pulls, config.weight_decay, decay_mask, coupled=config.form == "smet_code")
-    if config.vocabulary_lr_ratio == 1.0:
-        return chain
-    scale = optax.masked(optax.scale(config.vocabulary_lr_ratio), vocabulary_mask)
-    return optax.with_extra_args_support(optax.chain(chain, scale))
+    stages = [chain]
+    if config.vocabulary_lr_ratio != 1.0:
+        stages.append(optax.masked(optax.scale(config.vocabulary_lr_ratio), vocabulary_mask))
+    if config.ema_decay > 0:
+        stages.append(average_weights(config.ema_decay))
+    return chain if len(stages) == 1 else optax.with_extra_args_support(optax.chain(*stages))
 
 
 def sparse_adam(

@@ -16,6 +16,7 @@ import optax
 
 from sparsejax.optim.forms import AdamRule, Form, adam_step, at_least_float32
 from sparsejax.optim.rounding import stochastic_round
+from sparsejax.optim.weight_average import averaged_weights, started_at, with_averaged_weights
 from sparsejax.topology.slots import gather_slots
 
 MomentDtype = Literal["float32", "bfloat16"]
@@ -91,10 +92,11 @@ def scale_by_sparse_adam(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def remap(opt_state: Any, old_slots: Mapping[str, jax.Array], shards: int = 1) -> Any:
+def remap(opt_state: Any, old_slots: Mapping[str, jax.Array], shards: int = 1, params: Any = None) -> Any:
     """Carry the optimizer state of rewired weights over to their new slots.
 
-    Moments and ages of kept blocks move with them; a regrown block, and a free slot, gets moments 0 and age 0.
+    Moments and ages of kept blocks move with them; a regrown block, and a free slot, gets moments 0 and age 0. An
+    average of the weights (``weight_average.py``) moves too, and starts at the new weights of a regrown block.
     Pure and jittable; leaves that are not named stay as they are.
 
     Args:
@@ -102,28 +104,36 @@ def remap(opt_state: Any, old_slots: Mapping[str, jax.Array], shards: int = 1) -
       old_slots: for the path of every rewired leaf ``[..., n]`` int32: new slot -> old slot, -1 where the block was
         regrown or the slot is free.
       shards: shares of every named weight, see ``gather_slots``.
+      params: the parameters after the rewiring; needed where an average of the weights is kept.
 
     Returns:
-      ``opt_state`` with that one state replaced.
+      ``opt_state`` with that one state replaced, and the average.
 
     Raises:
-      ValueError: no or several ``SparseAdamState``, a path that is no block-sparse leaf, or a map of another shape.
+      ValueError: no or several ``SparseAdamState``, a path that is no block-sparse leaf, a map of another shape, or an
+        average without ``params``.
     """
     moves = {
         path: functools.partial(gather_slots, old_slot=old_slot, shards=shards) for path, old_slot in old_slots.items()
     }
-    return remap_state(opt_state, moves)
+    moved = remap_state(opt_state, moves)
+    average = averaged_weights(moved)
+    if average is None:
+        return moved
+    if params is None:
+        raise ValueError("the optimizer state keeps an average of the weights: remap needs the new parameters")
+    return with_averaged_weights(moved, started_at(average, params, old_slots))
 
 
 def remap_state(opt_state: Any, moves: Mapping[str, Callable[[jax.Array], jax.Array]]) -> Any:
-    """Apply ``moves[path]`` to both moments and to the ages of each named block-sparse leaf.
+    """Apply ``moves[path]`` to both moments, to the ages and to the average of each named block-sparse leaf.
 
     Args:
       opt_state: any optax state that contains exactly one ``SparseAdamState``.
       moves: for the path of every leaf to change a function of an array ``[..., n]`` or ``[..., n, bk, bn]``.
 
     Returns:
-      ``opt_state`` with that one state replaced.
+      ``opt_state`` with that one state replaced, and the average of the weights if there is one.
 
     Raises:
       ValueError: no or several ``SparseAdamState``, or a path that is no block-sparse leaf.
@@ -136,15 +146,19 @@ def remap_state(opt_state: Any, moves: Mapping[str, Callable[[jax.Array], jax.Ar
     def follow(path: str, array: jax.Array) -> jax.Array:
         return moves[path](array) if path in moves else array
 
-    def follow_moment(key_path: Any, moment: jax.Array) -> jax.Array:
-        return follow(_join(key_path), moment)
+    def follow_leaf(key_path: Any, leaf: jax.Array) -> jax.Array:
+        return follow(_join(key_path), leaf)
 
     remapped = found._replace(
-        mu=jax.tree_util.tree_map_with_path(follow_moment, found.mu),
-        nu=jax.tree_util.tree_map_with_path(follow_moment, found.nu),
+        mu=jax.tree_util.tree_map_with_path(follow_leaf, found.mu),
+        nu=jax.tree_util.tree_map_with_path(follow_leaf, found.nu),
         ages={path: follow(path, age) for path, age in found.ages.items()},
     )
-    return jax.tree.map(lambda node: remapped if _is_state(node) else node, opt_state, is_leaf=_is_state)
+    replaced = jax.tree.map(lambda node: remapped if _is_state(node) else node, opt_state, is_leaf=_is_state)
+    average = averaged_weights(opt_state)
+    if average is None:
+        return replaced
+    return with_averaged_weights(replaced, jax.tree_util.tree_map_with_path(follow_leaf, average))
 
 
 def sparse_adam_state(opt_state: Any) -> SparseAdamState:

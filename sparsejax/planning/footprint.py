@@ -18,7 +18,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"^opt_state/.*/layers/(attention|mlp)/", "moments"),
     (r"^outer/", "weights and error feedback of a replica that trains apart"),
     (r"^params/", "other parameters"),
-    (r"^opt_state/.*/(mu|nu)/", "their moments"),
+    (r"^opt_state/.*/(mu|nu|weights)/", "their moments"),
     (r"", "counters"),
 )
 KINDS = tuple(kind for _, kind in _RULES)

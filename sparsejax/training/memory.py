@@ -11,6 +11,7 @@ from sparsejax.config import RunConfig
 from sparsejax.models.accounting import StateBytes
 from sparsejax.optim.galore import projections
 from sparsejax.optim.sparse_adam import sparse_adam_state
+from sparsejax.optim.weight_average import averaged_weights
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import make_gradient
@@ -22,9 +23,10 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
     ``state`` may hold arrays or ``jax.ShapeDtypeStruct``. Gradients are the outputs of the run's own gradient
     function, taken abstractly: they exist inside a step only, at exactly these shapes. What is kept per place for
     rewiring (explored bits, scores of a growth rule with a memory) counts as indices. Where replicas train apart,
-    their own weights and what they have not sent yet count as values.
+    their own weights and what they have not sent yet count as values. An average of the weights counts as moments.
     """
     adam = sparse_adam_state(state.opt_state)
+    average = averaged_weights(state.opt_state) or {}
     # Of the maskable kinds only, and kept for the sake of the moments.
     projected = projections(state.opt_state)
     target = jax.ShapeDtypeStruct((recipe.run.train.batch_size, recipe.run.data.sequence_length), "int32")
@@ -42,14 +44,14 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
         values=nbytes([of_weights(each) for each in copies]),
         indices=nbytes([of_weights(state.topology), state.explored, state.scores]),
         ages=nbytes(adam.ages),
-        moments=nbytes([of_weights(adam.mu), of_weights(adam.nu), projected]),
+        moments=nbytes([of_weights(adam.mu), of_weights(adam.nu), projected, of_weights(average)]),
         gradients=nbytes(of_weights(gradients)),
     )
     whole = StateBytes(
         values=nbytes(copies),
         indices=nbytes([state.topology, state.explored, state.scores]),
         ages=nbytes(adam.ages),
-        moments=nbytes([adam.mu, adam.nu, projected]),
+        moments=nbytes([adam.mu, adam.nu, projected, average]),
         gradients=nbytes(gradients),
     )
     return maskable, whole

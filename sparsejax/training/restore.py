@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal, get_args
 
 import jax
 
 from sparsejax.config import ConfigError, RunConfig, resolve
 from sparsejax.data.tokenizer import Tokenizer, load_tokenizer
 from sparsejax.hardware.target import target_of
+from sparsejax.optim.weight_average import averaged_weights
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.elastic import restore_newest
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.state import TrainState
 from sparsejax.training.workdir import Notice, read_manifest
+
+# What ``state.params`` of a restored run are: the weights as trained, or their average (``optim.ema_decay``).
+Weights = Literal["raw", "ema"]
+WEIGHTS: tuple[str, ...] = get_args(Weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +33,11 @@ class TrainedRun:
     tokenizer: Tokenizer
 
 
-def restore_run(workdir: Path, notice: Notice) -> TrainedRun:
-    """Load the newest readable checkpoint of ``workdir``.
+def restore_run(workdir: Path, notice: Notice, weights: Weights = "raw") -> TrainedRun:
+    """Load the newest readable checkpoint of ``workdir``; with ``weights="ema"`` its params are the average.
 
     Raises:
-      ConfigError: the directory holds no run, or a run that has not saved a checkpoint yet.
+      ConfigError: the directory holds no run, a run that has not saved a checkpoint yet, or one without the average.
       CheckpointError: there are checkpoints, none of them can be read.
     """
     manifest = read_manifest(workdir)
@@ -53,4 +59,15 @@ def restore_run(workdir: Path, notice: Notice) -> TrainedRun:
         state = restore_newest(saved, recipe)
     if state is None:
         raise ConfigError(f"--workdir={workdir}: has no checkpoint yet; train until the first one is saved")
+    if weights == "ema":
+        state = _with_average(workdir, state)
     return TrainedRun(run, recipe.at_stage(int(state.step)), state, tokenizer)
+
+
+def _with_average(workdir: Path, state: TrainState) -> TrainState:
+    average = averaged_weights(state.opt_state)
+    if average is None:
+        raise ConfigError(
+            f"--weights=ema: {workdir} keeps no average of its weights; train it with --config.optim.ema_decay=0.999"
+        )
+    return dataclasses.replace(state, params=average)

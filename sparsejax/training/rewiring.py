@@ -65,7 +65,7 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
             young = grown_last(adam.ages[values_path(name)], adam.count, plan.since)
             young &= active_in(before, weight.grid)
             metrics |= statistics(recipe, name, before, rewiring, young, explored[name], plan.seed)
-        move = partial(remap, old_slots=old_slots, shards=recipe.run.topology.shards)
+        move = partial(remap, old_slots=old_slots, shards=recipe.run.topology.shards, params=params)
         new_state = dataclasses.replace(
             state,
             params=params,

@@ -14,6 +14,7 @@ import dataclasses
 import time
 
 from sparsejax.data.pipeline import Corpus, TrainBatches, validation_batches
+from sparsejax.optim.weight_average import averaged_weights
 from sparsejax.training import programs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
@@ -28,7 +29,7 @@ from sparsejax.training.rewire_plan import is_due
 from sparsejax.training.rewirer import Rewirer
 from sparsejax.training.sharding import batch_sharding
 from sparsejax.training.shared_interrupts import SharedInterrupts
-from sparsejax.training.state import TrainState
+from sparsejax.training.state import TrainState, Tree
 from sparsejax.training.steps import Metrics
 from sparsejax.training.throughput import Throughput
 from sparsejax.training.watchdog import Watchdog
@@ -70,12 +71,14 @@ class Session:
         log: SilentLog,
         display: ProgressDisplay,
         workdir: RunDirectory,
+        teacher: Tree | None = None,
     ) -> None:
-        """Compile nothing yet; ``run`` does the work."""
+        """Compile nothing yet; ``run`` does the work. ``teacher``: what a run learns from, see ``distill``."""
         self.corpus, self.batches = corpus, batches
         self.checkpoints, self.interrupts, self.watchdog = checkpoints, interrupts, watchdog
         self.log, self.display, self.workdir = log, display, workdir
         self.rewirer = Rewirer(recipe, log)
+        self.teacher = () if teacher is None else (teacher,)
         shape = recipe.run.train.batch_size, recipe.run.data.sequence_length
         self.feed = Feed(None if recipe.mesh is None else batch_sharding(recipe), shape)
         self.rates = self.feed.everywhere(recipe.rates)
@@ -100,6 +103,9 @@ class Session:
         start = step
         evaluation: Evaluation | None = None
         previous: Metrics | None = None
+        if step == 0 and self.recipe.run.init.from_:
+            # What making it sparse cost.
+            self._evaluate(state, step)
         with contextlib.ExitStack() as stack:
             traced = train.profile_steps if self.log.writes else 0
             profiler = stack.enter_context(StepProfiler(self.log.board, train.profile_start, traced))
@@ -109,7 +115,7 @@ class Session:
                 waited = time.monotonic()
                 batch_BT = self.feed.place(next(stream))
                 self.data_wait += time.monotonic() - waited
-                state, metrics = self.train_step(state, batch_BT, self.rates)
+                state, metrics = self.train_step(state, batch_BT, self.rates, *self.teacher)
                 step += 1
                 self.window.append(metrics)
                 # Looking at the step before keeps one step in flight; a skipped step changed nothing, so late is safe.
@@ -204,12 +210,29 @@ class Session:
                 "data_wait": self.data_wait,
                 "seconds": self.log.previous_seconds + now - self.session_start,
             }
+            | {name: float(last[name]) for name in ("divergence", "feature_error") if name in last}
             | self.throughput.row(tokens_per_second),
         )
         self.display.update(step, losses[-1], tokens_per_second, rate)
         self.window, self.window_start, self.data_wait = [], now, 0.0
 
     def _evaluate(self, state: TrainState, step: int) -> Evaluation | None:
+        """Evaluate the weights, and their average where one is kept; None if asked to stop before the end."""
+        found = self._evaluate_weights(state, state.params)
+        average = averaged_weights(state.opt_state)
+        of_average = None if average is None or found is None else self._evaluate_weights(state, average)
+        if found is None or (average is not None and of_average is None):
+            return None
+        row = {"loss": found.loss, "bits_per_byte": found.bits_per_byte, "tokens": found.tokens}
+        said = f"step {step}: validation loss {found.loss:.4f}, {found.bits_per_byte:.4f} bits/byte"
+        if of_average is not None:
+            row["ema_loss"] = of_average.loss
+            said += f"; of the averaged weights {of_average.loss:.4f}"
+        self.log.write("eval", step, row)
+        self.display.say(said)
+        return found
+
+    def _evaluate_weights(self, state: TrainState, params: Tree) -> Evaluation | None:
         run, split = self.recipe.run, self.corpus.validation
         rows = validation_batches(
             split,
@@ -219,19 +242,14 @@ class Session:
             self.feed.parts,
             self.feed.of,
         )
-        found = evaluate(
+        return evaluate(
             self.eval_step,
-            state.params,
+            params,
             state.topology,
             map(self.feed.place, rows),
             split.bytes_per_token,
             self._stops_evaluation,
         )
-        if found is not None:
-            row = {"loss": found.loss, "bits_per_byte": found.bits_per_byte, "tokens": found.tokens}
-            self.log.write("eval", step, row)
-            self.display.say(f"step {step}: validation loss {found.loss:.4f}, {found.bits_per_byte:.4f} bits/byte")
-        return found
 
     def _stops_evaluation(self) -> bool:
         self.watchdog.beat()

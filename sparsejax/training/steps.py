@@ -106,9 +106,9 @@ def make_update(recipe: Recipe) -> Callable[[TrainState, Tree, LossSums, jax.Arr
             grads = jax.tree.map(lambda g: g / tokens, grads)
             norm = optax.tree.norm(grads)
             finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-            directions, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)
             # A skipped step makes no update, so it takes no rate from the table either.
             rate = rates[state.step - state.skipped]
+            directions, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params, step_size=-rate)
             updates = jax.tree.map(lambda direction: -rate * direction, directions)
             new = optax.apply_updates(state.params, updates), opt_state
             old = state.params, state.opt_state
