@@ -31,12 +31,14 @@ def main(argv: list[str]) -> int:
     from sparsejax.scaling.laws.registry import law_named
     from sparsejax.scaling.rows import table_of
     from sparsejax.scaling.studies import study
-    from sparsejax.scaling.tables import read_rows
+    from sparsejax.scaling.tables import read_rows, save_rows
 
     try:
         laws = [law_named(name) for name in (flags.law, *filter(None, flags.against.split(",")))]
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
+    if flags.save_rows is not None:
+        save_rows([Path(path) for path in flags.rows.split(",")], flags.save_rows)
     rows = [row for path in flags.rows.split(",") for row in read_rows(Path(path), flags.parameters, flags.all_rows)]
     table = table_of(rows, ", ".join(Path(path).name for path in flags.rows.split(",")), flags.allow_undecayed)
     found = study(
@@ -67,6 +69,9 @@ def _parser() -> FlagParser:
     )
     parser.add_argument("--rows", required=True, help="directories or files, comma-separated")
     parser.add_argument("--out", required=True, type=Path, help="directory for fit.json, report.md and residuals.png")
+    parser.add_argument(
+        "--save-rows", type=Path, metavar="CSV", help="write all fields of the runs to one file, to keep"
+    )
     parser.add_argument("--law", default="sparse_repeated", help="which law; see sparsejax/scaling/laws")
     parser.add_argument("--against", default="", help="further laws to compare by held-out errors, comma-separated")
     parser.add_argument("--parameters", default="active", help="what N counts, for rows from result.json")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sparsejax.config import ConfigError
+from sparsejax.scaling.result_table import FIELDS, result_of, write_table
 from sparsejax.scaling.rows import CONVENTIONS, ScalingRow
 from sparsejax.scaling.runs import RunResult, read
 
@@ -40,25 +41,51 @@ def read_rows(path: Path, convention: str = "active", everything: bool = False) 
     """Rows of a result, of every ``result.json`` below a directory, or of a CSV table.
 
     Args:
-      path: file or directory.
-      convention: which of the counts of a ``result.json`` becomes N; tables state their own.
+      path: file or directory; a CSV file of ``result_table`` is as good as the directory it was made from.
+      convention: which of the counts of a ``result.json`` becomes N; other tables state their own.
       everything: also rows that the published fit of a known table leaves out.
 
     Raises:
       ConfigError: nothing there, an unknown header, or a cell that is no number.
     """
-    if path.is_dir():
-        found = sorted(path.rglob("result.json"))
-        if not found:
-            raise ConfigError(
-                f"--rows={path}: no result.json below it; give a CSV file, or the directory of finished runs"
-            )
-        return [row_of_result(_read_result(file), convention) for file in found]
+    if path.is_dir() or path.suffix == ".json":
+        return [row_of_result(result, convention) for result in read_results(path)]
     if not path.is_file():
         raise ConfigError(f"--rows={path}: no such file or directory")
-    if path.suffix == ".json":
-        return [row_of_result(_read_result(path), convention)]
-    return _read_csv(path, everything)
+    return _read_csv(path, convention, everything)
+
+
+def read_results(path: Path) -> list[RunResult]:
+    """Finished runs of a ``result.json``, or of all below a directory, whose names then say where they were found.
+
+    Raises:
+      ConfigError: there is none, or one that cannot be read.
+    """
+    if not path.is_dir():
+        return [_read_result(path)]
+    found = sorted(path.rglob("result.json"))
+    if not found:
+        raise ConfigError(f"--rows={path}: no result.json below it; give a CSV file, or the directory of finished runs")
+    results = [_read_result(file) for file in found]
+    if len(results) == 1:
+        return results
+    names = [file.parent.relative_to(path).as_posix() for file in found]
+    return [dataclasses.replace(result, name=name) for result, name in zip(results, names, strict=True)]
+
+
+def save_rows(paths: Sequence[Path], target: Path) -> None:
+    """Write every field of the finished runs of some directories to one CSV file, which ``read_rows`` reads back.
+
+    Raises:
+      ConfigError: one of them is no directory of finished runs, or the target is there already.
+    """
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(f"--save-rows={target}: takes directories of finished runs, --rows={path} is none")
+    try:
+        write_table([result for path in paths for result in read_results(path)], target)
+    except FileExistsError:
+        raise ConfigError(f"--save-rows={target}: exists already; choose another file") from None
 
 
 def row_of_result(result: RunResult, convention: str) -> ScalingRow:
@@ -100,10 +127,12 @@ def _read_result(path: Path) -> RunResult:
         raise ConfigError(str(error)) from None
 
 
-def _read_csv(path: Path, everything: bool) -> list[ScalingRow]:
+def _read_csv(path: Path, convention: str, everything: bool) -> list[ScalingRow]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         header = frozenset(reader.fieldnames or ())
+        if header == frozenset(FIELDS):
+            return [row_of_result(result, convention) for result in _results(path, reader)]
         source = next((one for one in SOURCES if one.header <= header), None)
         if source is None:
             raise ConfigError(
@@ -120,6 +149,18 @@ def _read_csv(path: Path, everything: bool) -> list[ScalingRow]:
                 except ValueError as error:
                     raise ConfigError(f"--rows={path}: line {line}: {error}") from None
     return rows
+
+
+def _results(path: Path, reader: csv.DictReader[str]) -> list[RunResult]:
+    results = []
+    for line, record in enumerate(reader, start=2):
+        try:
+            if None in record or None in record.values():
+                raise ValueError("has not as many cells as the header")
+            results.append(result_of(record))
+        except ValueError as error:
+            raise ConfigError(f"--rows={path}: line {line}: {error}") from None
+    return results
 
 
 def _own(r: Record) -> ScalingRow:

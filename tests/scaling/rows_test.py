@@ -9,7 +9,7 @@ import pytest
 from sparsejax.config import ConfigError
 from sparsejax.scaling import runs
 from sparsejax.scaling.rows import ScalingRow, table_of
-from sparsejax.scaling.tables import read_rows
+from sparsejax.scaling.tables import read_rows, save_rows
 from tests.scaling.runs_test import RESULT
 
 ROW = ScalingRow("a", 1e8, "total", 4e9, 1e9, 1.0, 3.0)
@@ -56,6 +56,31 @@ def test_results_of_runs(tmp_path):
     assert read_rows(tmp_path / "0" / "result.json", "total_times_density")[0].parameters == 58_073_600 * 0.25
     with pytest.raises(ConfigError, match="--parameters=nonzero: a result states total, active"):
         read_rows(tmp_path, "nonzero")
+
+
+def test_all_fields_of_runs_as_one_file(tmp_path):
+    for size in ("small", "large"):
+        (tmp_path / size / "seed0").mkdir(parents=True)
+        result = dataclasses.replace(RESULT, name="seed0", size=size, validation_loss=0.1 + 0.2)
+        runs.write(result, tmp_path / size / "seed0" / "result.json")
+    table = tmp_path / "runs.csv"
+    save_rows([tmp_path], table)
+    assert read_rows(table, "total") == read_rows(tmp_path, "total")
+    assert [row.name for row in read_rows(table)] == ["large/seed0", "small/seed0"]
+    assert read_rows(table)[0].loss == 0.1 + 0.2
+    with pytest.raises(ConfigError, match=r"runs.csv: exists already; choose another file"):
+        save_rows([tmp_path], table)
+    with pytest.raises(ConfigError, match="takes directories of finished runs"):
+        save_rows([table], tmp_path / "other.csv")
+    for cell, wrong, match in (
+        (",small,", ",small,x", "line 3: total_parameters='x"),
+        ("16x32", "16", "line 2: block=.16. is not of type"),
+        ("\n1,", "\n2,", "line 2: schema 2 is not 1"),
+    ):
+        damaged = tmp_path / "damaged.csv"
+        damaged.write_text(table.read_text().replace(cell, wrong))
+        with pytest.raises(ConfigError, match=match):
+            read_rows(damaged)
 
 
 def test_the_table_of_a_sweep():
