@@ -24,19 +24,20 @@ _DEFINITION, _CONFIG, _META, _MODEL = (
 )
 _END_OF_BYTES = "<|endoftext|>"
 
-# What a translated tokenizer must agree on: scripts, spaces, line ends, spelled special tokens, bytes of no letter.
+# What a translated tokenizer must agree on: scripts, spaces, line ends, bytes of no letter.
 PROBES = (
     "the active blocks,\n\n\ttwo  spaces: Ünï 漢字 🎈\r\n",
     "",
     " ",
     "  leading and trailing  ",
     "def f(x):\n    return x ** 2  # 3.14159\n",
-    "a </s> b <s> c <unk> d <pad> e <|endoftext|>",
     "¿Qué? Größe, ÆØÅ, \ufb01 ligature, \uff46\uff55\uff4c\uff4c width, ½, №",
     "Привет мир. שלום. مرحبا. नमस्ते. こんにちは。 안녕하세요",
     "\x00\x01\x7f\u200b\ufeff\u00a0",
     "aaaaaaaaaaaaaaaa 1234567890 !!!!???",
 )
+# Where a Unigram model has no piece for "<", its translation reads the special token that is spelled here.
+SPELLED = "a </s> b <s> c <unk> d <pad> e <|endoftext|>"
 
 
 def tokenizer_files(tokenizer: Tokenizer, longest: int, notice: Notice) -> dict[str, bytes]:
@@ -54,7 +55,7 @@ def tokenizer_files(tokenizer: Tokenizer, longest: int, notice: Notice) -> dict[
         definition = _byte_definition()
     else:
         try:
-            definition = _translated(saved[_MODEL], tokenizer)
+            definition = _translated(saved[_MODEL], tokenizer, notice)
         except ValueError as error:
             notice(f"tokenizer: {error}; only {_MODEL} is exported, and transformers will not open it unchanged")
             return saved
@@ -124,7 +125,7 @@ def _template(start: str, start_id: int) -> dict[str, Any]:
     }
 
 
-def _translated(model: bytes, tokenizer: Tokenizer) -> dict[str, Any]:
+def _translated(model: bytes, tokenizer: Tokenizer, notice: Notice) -> dict[str, Any]:
     """A SentencePiece model as ``tokenizer.json``; ``ValueError`` if a probe gets other ids than from ``tokenizer``."""
     definition = definition_of_sentencepiece(model)
     translated = JsonTokenizer(json.dumps(definition).encode(), tokenizer.start_id, tokenizer.end_id)
@@ -133,4 +134,6 @@ def _translated(model: bytes, tokenizer: Tokenizer) -> dict[str, Any]:
     for text in PROBES:
         if translated.encode(text) != tokenizer.encode(text):
             raise ValueError(f"this SentencePiece model cannot be translated, {text[:20]!r} gets other ids")
+    if translated.encode(SPELLED) != tokenizer.encode(SPELLED):
+        notice("tokenizer: in transformers, text that spells a special token such as </s> gets the id of that token")
     return definition
