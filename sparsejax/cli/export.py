@@ -23,6 +23,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), help="default: that of the source; float32 for a run"
     )
+    parser.add_argument(
+        "--weights", default="raw", choices=("raw", "ema"), help="of a run; ema: their average; default: raw"
+    )
     parser.add_argument("--shard-size", default="5GB", help="largest file of tensors (hf), such as 500MB; default: 5GB")
     flags = parser.parse_args(argv)
 
@@ -42,6 +45,7 @@ def main(argv: list[str]) -> int:
         dtype=flags.dtype,
         shard_bytes=parse_size(flags.shard_size),
         notice=notice,
+        weights=flags.weights,
     )
     notice(
         f"{done.directory}: {done.bytes / 2**20:,.1f} MiB of tensors ({done.bytes / done.dense_bytes:.4f} of the dense "

@@ -23,7 +23,7 @@ from sparsejax.interop.model_card import model_card, train_config
 from sparsejax.interop.packed_file import write_packed
 from sparsejax.interop.run_facts import run_facts
 from sparsejax.interop.run_weights import RunWeights
-from sparsejax.training.restore import TrainedRun, restore_run
+from sparsejax.training.restore import TrainedRun, Weights, restore_run
 from sparsejax.training.workdir import Notice, RunDirectory
 
 Format = Literal["hf", "packed"]
@@ -40,7 +40,14 @@ class Exported:
 
 
 def export(
-    source: RunDirectory, out: Path, *, form: Format, dtype: Dtype | None, shard_bytes: int, notice: Notice
+    source: RunDirectory,
+    out: Path,
+    *,
+    form: Format,
+    dtype: Dtype | None,
+    shard_bytes: int,
+    notice: Notice,
+    weights: Weights = "raw",
 ) -> Exported:
     """Write a model into the new directory ``out``, whole or not at all.
 
@@ -51,6 +58,7 @@ def export(
       dtype: of the tensors; None keeps that of the source, which is float32 for a run.
       shard_bytes: size of a file of tensors at most (``hf`` only).
       notice: receives one line for whatever the user must know.
+      weights: of a run, those trained last, or their moving average if it keeps one.
 
     Raises:
       ConfigError: ``out`` exists or cannot be made, ``source`` is neither, or the model cannot be written this way.
@@ -58,7 +66,9 @@ def export(
     if out.exists() or out.is_symlink():
         raise ConfigError(f"--out={out}: exists already; choose a new directory")
     again = isinstance(source, Path) and is_export(source)
-    model = read_export(cast(Path, source)) if again else from_run(source, notice)
+    if again and weights != "raw":
+        raise ConfigError(f"--weights={weights}: {source} is an export, which holds one model; export the run itself")
+    model = read_export(cast(Path, source)) if again else from_run(source, notice, weights)
     if form == "packed" and model.facts["storage"] == "monarch":
         raise ConfigError(
             f"--format=packed: {source} has Monarch factors, which are no blocks of a matrix; use --format=hf"
@@ -84,20 +94,20 @@ def export(
     return Exported(out, written, _dense_bytes(model, stored))
 
 
-def from_run(source: RunDirectory, notice: Notice) -> ExportedModel:
+def from_run(source: RunDirectory, notice: Notice, weights: Weights = "raw") -> ExportedModel:
     """The newest readable checkpoint of a run as an exported model.
 
     Raises:
-      ConfigError: the directory holds no run, or one without a checkpoint.
+      ConfigError: the directory holds no run, or one without a checkpoint or without an average of the weights.
     """
-    trained = restore_run(source, notice)
+    trained = restore_run(source, notice, weights)
     params, topology = jax.device_get((trained.state.params, trained.state.topology))
-    weights = RunWeights(params, topology, trained.recipe.weights, trained.run.model.layers)
-    masks = weights.masks()
-    facts = run_facts(source, trained, masks)
+    tensors = RunWeights(params, topology, trained.recipe.weights, trained.run.model.layers)
+    masks = tensors.masks()
+    facts = run_facts(source, trained, masks, weights)
     files = tokenizer_files(trained.tokenizer, trained.run.data.sequence_length, notice)
     files |= {TRAIN_CONFIG: train_config(facts).encode()}
-    return ExportedModel(_shape(trained), facts, masks, weights.tensor, files, "float32")
+    return ExportedModel(_shape(trained), facts, masks, tensors.tensor, files, "float32")
 
 
 def _shape(trained: TrainedRun) -> LlamaShape:

@@ -107,6 +107,7 @@ def _training(facts: Mapping[str, Any]) -> str:
     state = "finished" if facts["finished"] else "not finished, or not a single run"
     rows = [
         ("step", f"{facts['step']:,} of {facts['steps']:,} ({state})"),
+        ("started from", config["init"]["from"] or "a random draw"),
         ("text", f"source `{data['source']}` {data['path']}".rstrip()),
         ("digest of the tokens", f"`{data['digest']}`"),
         ("tokenizer", f"{data['tokenizer']}, digest `{data['tokenizer_digest']}`"),
@@ -160,6 +161,11 @@ def _caveats(facts: Mapping[str, Any], form: str) -> str:
         f"- Positions beyond {facts['data']['sequence_length']} tokens were never trained.",
         "- Losses are of one run on its own validation split; they say nothing of other text.",
     ]
+    if facts["exported_weights"] == "ema":
+        decay = facts["config"]["optim"]["ema_decay"]
+        lines.append(
+            f"- These are the moving average of the weights (decay {decay:g}); the losses are of the last ones."
+        )
     if not facts["finished"]:
         lines.append("- The run had not written its result when this step was exported; the loss may still fall.")
     return "\n".join(lines)

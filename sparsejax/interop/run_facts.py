@@ -16,13 +16,15 @@ from sparsejax.interop.llama_tensors import LINEARS, layer_tensor
 from sparsejax.models.accounting import WeightCount, dense_weights, parameters, theoretical_flops
 from sparsejax.models.shapes import DecoderShape
 from sparsejax.training.metrics import read_rows
-from sparsejax.training.restore import TrainedRun
+from sparsejax.training.restore import TrainedRun, Weights
 from sparsejax.training.workdir import RunDirectory, read_manifest
 
 SCHEMA = 1
 
 
-def run_facts(workdir: RunDirectory, trained: TrainedRun, masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def run_facts(
+    workdir: RunDirectory, trained: TrainedRun, masks: Mapping[str, np.ndarray], weights: Weights
+) -> dict[str, Any]:
     """Facts of a run, ready for JSON; docs/EXPORT.md lists them.
 
     Losses, tokens and FLOPs of the training are those of ``result.json`` if the exported step is the one it was
@@ -52,6 +54,7 @@ def run_facts(workdir: RunDirectory, trained: TrainedRun, masks: Mapping[str, np
             "active": count.active,
             "active_non_embedding": count.active_non_embedding,
         },
+        "exported_weights": weights,
         "step": step,
         "steps": manifest["steps"],
         "data": {

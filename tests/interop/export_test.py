@@ -172,6 +172,8 @@ def test_nothing_is_left_where_an_export_fails(source: Path, tmp_path: Path, cap
         f"--workdir={source / 'run'} --shard-size=big": "--shard-size=big: must read",
         f"--workdir={source / 'run'} --dtype=int8": "invalid choice",
         f"--workdir={source / 'bfloat16'} --dtype=float32": "was rounded to bfloat16",
+        f"--workdir={source / 'hf'} --weights=ema": "is an export, which holds one model",
+        f"--workdir={source / 'run'} --weights=ema": "keeps no average of its weights",
         f"--workdir={source / 'run'} --out={source / 'hf'}": "exists already",
         f"--workdir={source / 'run'} --out=/proc/out": "cannot be made",
     }
