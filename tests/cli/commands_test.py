@@ -25,6 +25,7 @@ TINY = [
     "--config.train.steps=4",
     "--config.train.batch_size=4",
     "--config.train.eval_tokens=128",
+    "--config.optim.ema_decay=0.5",
     "--config.mesh.fsdp=1",
 ]
 
