@@ -9,10 +9,10 @@ medians of the same run. "fastest" divides the shortest times, "processor" the l
 other programs share these two say more than the median. Products: forward, dx and dv (one gradient each), both (the
 forward and both gradients). Data and topologies are random with a fixed seed; weights have the activations' dtype.
 
-Executed TFLOP/s counts what the implementation multiplies: active blocks for xla, bcoo and the kernels, all of the
-weight for transient and reference. "floor ms" is the bytes of operands and results over the bandwidth of the device's
-memory (hardware/chips.py); a device that is not listed there has none. On an accelerator many calls run inside one
-program (--calls), on rotating operands larger than its caches. The table goes to standard output, rows to --json.
+Executed TFLOP/s counts what the implementation multiplies: active blocks for xla, bcoo, batched and the kernels, all of
+the weight for transient and reference. "floor ms" is the bytes of operands and results over the bandwidth of the
+device's memory (hardware/chips.py); a device that is not listed there has none. On an accelerator many calls run inside
+one program (--calls), on rotating operands larger than its caches. The table goes to standard output, rows to --json.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _PORTABLE = tuple(name for name in IMPLEMENTATIONS if "@" not in name)
 _IMPLEMENTATIONS = {"cpu": ("xla", "transient"), "gpu": ("pallas_gpu", "transient"), "tpu": ("pallas_tpu", "transient")}
 _CALLS = {"cpu": 1, "gpu": 100, "tpu": 100}
 
-# The flags of the runs that make up one table: "cpu" and "gpu" of docs/PERFORMANCE.md, "auto" of kernels/auto.py.
+# The flags of the runs that make up one table: "cpu" and "gpu" of docs/PERFORMANCE.md, "auto" and "few" (tokens) of
+# kernels/auto.py.
 PRESETS = {
     "cpu": (
         "--balance column --product forward dx dv both --implementation xla",
@@ -59,6 +60,13 @@ PRESETS = {
         for side, tokens in ((2048, 2048), (512, 1024))
         for block in (16, 32, 64, 128)
         for balance in ("none", "column")
+    ),
+    "few": tuple(
+        f"--shape {side} {side} --tokens {tokens} --block {block} {block} --product forward"
+        " --density 0.5 0.25 0.125 --implementation batched xla"
+        for side in (2048, 512)
+        for tokens in (1, 8, 32)
+        for block in (16, 32, 64, 128)
     ),
 }
 

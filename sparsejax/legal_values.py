@@ -10,7 +10,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.init": ("normal", "density_aware"),
     "model.compute_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),
-    "model.implementation": ("auto", "reference", "transient", "xla", "bcoo", "pallas_tpu", "pallas_gpu"),
+    "model.implementation": ("auto", "reference", "transient", "xla", "bcoo", "batched", "pallas_tpu", "pallas_gpu"),
     "model.attention": ("auto", "xla", "splash", "cudnn"),
     "topology.balance": ("none", "column"),
     "topology.allocation": ("uniform", "erk"),

@@ -103,7 +103,8 @@ def test_a_missing_section_key_or_value_says_how_to_give_it():
         ({"optim__moment_dtype": "float16"}, "optim.moment_dtype=float16: not one of float32, bfloat16"),
         (
             {"model__implementation": "cuda"},
-            "model.implementation=cuda: not one of auto, reference, transient, xla, bcoo, pallas_tpu, pallas_gpu",
+            "model.implementation=cuda: not one of auto, reference, transient, xla, bcoo, batched, pallas_tpu, "
+            "pallas_gpu",
         ),
         # Combinations.
         ({"model__kv_heads": 4}, "model.kv_heads=4: must divide model.heads=6; legal: [1, 2, 3, 6]"),

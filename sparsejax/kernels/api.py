@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 
 from sparsejax.hardware.chips import chip_named
 from sparsejax.kernels import pallas_gpu, pallas_tpu
+from sparsejax.kernels.batched import BATCHED
 from sparsejax.kernels.bcoo import BCOO_IMPLEMENTATION
 from sparsejax.kernels.implementation import Implementation
 from sparsejax.kernels.reference import REFERENCE
@@ -32,6 +33,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "transient": TRANSIENT,
     "xla": XLA,
     "bcoo": BCOO_IMPLEMENTATION,
+    "batched": BATCHED,
     **{f"pallas_tpu@{chip}": pallas_tpu.implementation_for(chip_named(chip)) for chip in pallas_tpu.CHIPS},
     **{f"pallas_gpu@{chip}": pallas_gpu.implementation_for(chip_named(chip)) for chip in pallas_gpu.CHIPS},
 }

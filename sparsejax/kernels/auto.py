@@ -20,6 +20,8 @@ from sparsejax.kernels.api import IMPLEMENTATIONS, described, unsupported
 from sparsejax.topology.blocks import Balance, BlockGrid
 
 Block = tuple[int, int]
+# Side of a square weight -> block -> density -> a time over that of the dense product.
+BySide = Mapping[int, Mapping[Block, Mapping[float, float]]]
 
 # Kernels for accelerators: in IMPLEMENTATIONS once for every chip that they have tiles for.
 KERNELS = ("pallas_tpu", "pallas_gpu")
@@ -32,7 +34,7 @@ KERNELS = ("pallas_tpu", "pallas_gpu")
 #
 # gpu and tpu have no rows: loops of small products and gathers of activation slabs lose to one dense product on both
 # (estimated at 0.85 of dense or worse before launch costs).
-XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[int, Mapping[Block, Mapping[float, float]]]] = {
+XLA_OVER_DENSE: Mapping[tuple[str, Balance], BySide] = {
     ("cpu", "none"): {
         512: {
             (16, 16): {0.5: 2.49, 0.25: 1.36, 0.125: 0.98},
@@ -63,6 +65,60 @@ XLA_OVER_DENSE: Mapping[tuple[str, Balance], Mapping[int, Mapping[Block, Mapping
     },
 }
 
+# Time of batched over time of the dense product, forward only, for so many tokens and fewer, by platform, then by side
+# of a square weight, block and density.
+#
+# cpu: `python -m benchmarks.kernels --preset few`, float32, shortest times of a machine that others used too; else as
+# above. Up to these counts xla was slower in every cell that decides anything.
+#
+# gpu and tpu have no rows: nothing was timed there.
+BATCHED_OVER_DENSE: Mapping[str, Mapping[int, BySide]] = {
+    "cpu": {
+        1: {
+            512: {
+                (16, 16): {0.5: 0.76, 0.25: 1.05, 0.125: 0.74},
+                (32, 32): {0.5: 0.90, 0.25: 1.15, 0.125: 0.77},
+                (64, 64): {0.5: 0.84, 0.25: 0.57, 0.125: 0.46},
+                (128, 128): {0.5: 0.96, 0.25: 0.64, 0.125: 0.54},
+            },
+            2048: {
+                (16, 16): {0.5: 0.60, 0.25: 0.31, 0.125: 0.21},
+                (32, 32): {0.5: 0.81, 0.25: 0.47, 0.125: 0.30},
+                (64, 64): {0.5: 0.81, 0.25: 0.51, 0.125: 0.32},
+                (128, 128): {0.5: 1.06, 0.25: 0.52, 0.125: 0.26},
+            },
+        },
+        8: {
+            512: {
+                (16, 16): {0.5: 1.19, 0.25: 0.80, 0.125: 0.55},
+                (32, 32): {0.5: 0.86, 0.25: 0.53, 0.125: 0.42},
+                (64, 64): {0.5: 0.89, 0.25: 0.54, 0.125: 0.56},
+                (128, 128): {0.5: 0.48, 0.25: 0.37, 0.125: 0.28},
+            },
+            2048: {
+                (16, 16): {0.5: 1.07, 0.25: 0.47, 0.125: 0.27},
+                (32, 32): {0.5: 0.45, 0.25: 0.22, 0.125: 0.16},
+                (64, 64): {0.5: 0.47, 0.25: 0.29, 0.125: 0.15},
+                (128, 128): {0.5: 0.32, 0.25: 0.18, 0.125: 0.11},
+            },
+        },
+        32: {
+            512: {
+                (16, 16): {0.5: 1.25, 0.25: 0.75, 0.125: 0.56},
+                (32, 32): {0.5: 1.35, 0.25: 0.84, 0.125: 0.52},
+                (64, 64): {0.5: 0.73, 0.25: 0.50, 0.125: 0.33},
+                (128, 128): {0.5: 1.06, 0.25: 0.76, 0.125: 0.52},
+            },
+            2048: {
+                (16, 16): {0.5: 4.79, 0.25: 0.58, 0.125: 0.26},
+                (32, 32): {0.5: 0.85, 0.25: 0.24, 0.125: 0.11},
+                (64, 64): {0.5: 0.33, 0.25: 0.08, 0.125: 0.04},
+                (128, 128): {0.5: 0.40, 0.25: 0.14, 0.125: 0.04},
+            },
+        },
+    },
+}
+
 # Bundles of pallas_tpu over those of a dense product for the same multiplications, forward + backward, where lines have
 # one block and where they have four, by chip and side of a block. Times density it is the ratio to the dense layer.
 #
@@ -88,7 +144,15 @@ _WORTHWHILE = 0.95
 _ROUNDED_BLOCKS = 1.1
 
 
-def resolve(implementation: str, *, target: Target, grid: BlockGrid, density: float, dtype: DTypeLike) -> str:
+def resolve(
+    implementation: str,
+    *,
+    target: Target,
+    grid: BlockGrid,
+    density: float,
+    dtype: DTypeLike,
+    tokens: int | None = None,
+) -> str:
     """The concrete implementation for one weight.
 
     Args:
@@ -98,20 +162,25 @@ def resolve(implementation: str, *, target: Target, grid: BlockGrid, density: fl
       grid: the weight's grid.
       density: its realised density, in (0, 1].
       dtype: of the activations.
+      tokens: rows of the products; None is a training batch, of which there are many.
 
     Returns:
       A key of ``IMPLEMENTATIONS``; for a kernel with the chip, for example ``"pallas_tpu@v5e"``.
 
     Under ``"auto"`` a TPU gets its kernel where the schedules say that it issues less than the dense product does.
-    Elsewhere a weight that was not measured counts as the widest measured one that fits inside it, a block
-    likewise, a density as the next higher measured one (one up to a tenth below it still counts, because counts are
-    rounded to whole blocks); without such a cell the answer is ``"transient"``.
+    On a CPU few tokens get ``batched`` where it was measured to be faster than the dense product, by the least measured
+    count of tokens that is not below ``tokens``. Otherwise the table of ``xla`` counts; without a cell in it the answer
+    is ``"transient"``. In both a weight that was not measured counts as the widest measured one that fits inside it, a
+    block likewise, a density as the next higher measured one (one up to a tenth below it still counts, because counts
+    are rounded to whole blocks).
 
     Raises:
       ConfigError: the implementation is unknown, has no tiles for the chip, or does not support grid or dtype.
     """
     if implementation == "auto":
-        return _best_on_tpu(target, grid, density, dtype) if target.platform == "tpu" else _best(target, grid, density)
+        if target.platform == "tpu":
+            return _best_on_tpu(target, grid, density, dtype)
+        return _best_for_few(target, grid, density, tokens) or _best(target, grid, density)
     name = f"{implementation}@{target.chip}" if implementation in KERNELS else implementation
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"model.implementation={implementation}: {_no_such(implementation, target)}")
@@ -142,15 +211,27 @@ def _best_on_tpu(target: Target, grid: BlockGrid, density: float, dtype: DTypeLi
     return name if fits and ratio < _WORTHWHILE else "transient"
 
 
+def _best_for_few(target: Target, grid: BlockGrid, density: float, tokens: int | None) -> str:
+    """``batched`` or nothing."""
+    by_tokens = BATCHED_OVER_DENSE[target.platform] if target.platform in BATCHED_OVER_DENSE else {}
+    counts = [count for count in by_tokens if tokens is not None and tokens <= count]
+    return "batched" if counts and _worthwhile(by_tokens[min(counts)], grid, density) else ""
+
+
 def _best(target: Target, grid: BlockGrid, density: float) -> str:
     by_side = XLA_OVER_DENSE.get((target.platform, grid.balance), {})
+    return "xla" if _worthwhile(by_side, grid, density) else "transient"
+
+
+def _worthwhile(by_side: BySide, grid: BlockGrid, density: float) -> bool:
+    """Whether the cell of a table that stands for the weight is clearly below 1; False where none does."""
     sides = [side for side in by_side if side <= min(grid.shape)]
     if grid.unstructured or not sides:
-        return "transient"
+        return False
     by_block = by_side[max(sides)]
     fitting = [block for block in by_block if block[0] <= grid.block[0] and block[1] <= grid.block[1]]
     if not fitting:
-        return "transient"
+        return False
     by_density = by_block[max(fitting, key=lambda block: (block[0] * block[1], block))]
     cells = [(d, ratio) for d, ratio in by_density.items() if d >= density / _ROUNDED_BLOCKS]
-    return "xla" if cells and min(cells)[1] < _WORTHWHILE else "transient"
+    return bool(cells) and min(cells)[1] < _WORTHWHILE

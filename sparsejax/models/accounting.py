@@ -14,7 +14,7 @@ from sparsejax.models.shapes import SHARD_AXES, DecoderShape, weight_shapes
 
 # Implementations of block_matmul that multiply the whole matrix, zeros included (kernels.api).
 DENSE_IMPLEMENTATIONS = frozenset({"reference", "transient"})
-SPARSE_IMPLEMENTATIONS = frozenset({"xla", "bcoo", "pallas_tpu", "pallas_gpu"})
+SPARSE_IMPLEMENTATIONS = frozenset({"xla", "bcoo", "batched", "pallas_tpu", "pallas_gpu"})
 
 INDEX_BYTES = 4
 VALUE_BYTES = 4

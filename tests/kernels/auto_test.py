@@ -66,6 +66,20 @@ def test_weights_are_looked_up_by_their_narrower_side(shape, block, want):
     assert auto.resolve("auto", target=CPU, grid=grid, density=0.25, dtype="float32") == want
 
 
+def test_few_tokens_have_a_table_of_their_own(monkeypatch):
+    few = {"cpu": {1: {512: {(16, 16): {0.5: 0.6}}}, 8: {512: {(16, 16): {0.5: 0.99, 0.25: 0.4}}}}}
+    monkeypatch.setattr(auto, "BATCHED_OVER_DENSE", few)
+    wide, narrow = BlockGrid((1024, 1024), (16, 16)), BlockGrid((256, 1024), (16, 16))
+
+    def at(tokens, density, grid=wide, target=CPU):
+        return auto.resolve("auto", target=target, grid=grid, density=density, dtype="float32", tokens=tokens)
+
+    assert at(1, 0.5) == at(2, 0.25) == at(8, 0.25) == "batched"
+    assert at(2, 0.5) == "transient"  # by the row of 8 tokens, then by the table of many
+    assert at(9, 0.25) == at(None, 0.25) == "xla"  # more than any that was measured
+    assert at(1, 0.5, narrow) == at(1, 0.25, target=Target("gpu", "h200")) == "transient"
+
+
 def test_a_name_is_returned_as_it_is_or_refused_in_one_line():
     grid = BlockGrid((16, 16), (1, 1))
     assert auto.resolve("bcoo", target=CPU, grid=grid, density=0.5, dtype="float32") == "bcoo"

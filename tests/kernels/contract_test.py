@@ -15,7 +15,7 @@ from sparsejax.kernels.api import IMPLEMENTATIONS, block_matmul, unsupported
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, active_mask
 from tests.kernels.cases import CASES, Case, blocks_float64, dense_float64, full, make_weight
 
-PORTABLE = ("reference", "transient", "xla", "bcoo")
+PORTABLE = ("reference", "transient", "xla", "bcoo", "batched")
 # Tiles of one chip stand for all: they differ in lengths only, and tests/kernels/tpu_tiles_test.py is about those.
 NAMES = (*PORTABLE, "pallas_tpu@v5e")
 # It takes no float32: its contract is gpu_contract.py, run by gpu_interpreter_test.py and by tests/gpu.
@@ -178,7 +178,9 @@ def test_the_named_implementation_is_in_the_program(name):
     assert named == {name}
     # Signatures that cannot be renamed into being: loops over blocks, a dense weight, neither.
     structure = ("stablehlo.while" in text, "tensor<48x80xf32>" in text)
-    assert structure == {"xla": (True, False), "bcoo": (False, False)}.get(name, (False, True))
+    assert structure == {"xla": (True, False), "bcoo": (False, False), "batched": (False, False)}.get(
+        name, (False, True)
+    )
 
 
 @pytest.mark.parametrize("balance", ["none", "column"])
@@ -220,7 +222,7 @@ def test_errors_say_what_is_wrong_in_one_line():
     for error, pattern, call in [
         (
             ValueError,
-            "legal names are reference, transient, xla, bcoo, pallas_tpu@v4",
+            "legal names are reference, transient, xla, bcoo, batched, pallas_tpu@v4",
             lambda: run("pallas", x, weight),
         ),
         (ValueError, "legal names", lambda: run("auto", x, weight)),
