@@ -1,4 +1,4 @@
-"""``sparsejax generate``: text from the newest checkpoint of a run."""
+"""``sparsejax generate``: text from a run, an export or a LLaMA checkpoint."""
 
 from __future__ import annotations
 
@@ -8,40 +8,60 @@ from sparsejax.cli.flags import FlagParser
 
 
 def main(argv: list[str]) -> int:
-    """Write the prompt and its continuation to standard output; returns 0."""
-    parser = FlagParser("generate", "Text from the newest checkpoint of a run.")
-    parser.add_argument("--workdir", required=True, help="run directory, or gs://bucket/run")
-    parser.add_argument("--prompt", default="", help="text to continue")
+    """Write prompts and their continuations to standard output; returns 0."""
+    parser = FlagParser(
+        "generate",
+        "Text from the newest checkpoint of a run, from an export, or from a LLaMA checkpoint.",
+        "One prompt is written as it is continued; several are continued together and written in their order, with a "
+        "line of --- between them. Prompt i draws with seed + i.",
+    )
+    parser.add_argument("--workdir", required=True, help="run directory, gs://bucket/run, or directory of an export")
+    parser.add_argument("--prompt", action="append", default=[], help="text to continue; may be given several times")
+    parser.add_argument("--prompts", default="", help="file of prompts: one a line, or .jsonl with a key 'prompt'")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens at most")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely token")
     parser.add_argument("--top-k", type=int, default=40, help="draw from the k most likely tokens; 0 means all")
+    parser.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest tokens of this probability")
+    parser.add_argument("--stop", action="append", default=[], help="text that ends a continuation; several times")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal text")
+    parser.add_argument("--length", type=int, default=0, help="tokens of the context; 0 is the training length")
+    parser.add_argument("--batch-size", type=int, default=16, help="prompts continued together")
+    parser.add_argument("--out", default="", help="JSON lines file to write prompts, texts and their ends to as well")
+    parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="those trained, or their average")
     flags = parser.parse_args(argv)
-    for name, value in (("tokens", flags.tokens), ("temperature", flags.temperature), ("top-k", flags.top_k)):
-        if value < 0:
-            parser.error(f"--{name}={value}: must be at least 0")
+    for name, least in {"tokens": 0, "temperature": 0, "top_k": 0, "seed": 0, "length": 0, "batch_size": 1}.items():
+        value = getattr(flags, name)
+        if value < least:
+            parser.error(f"--{name.replace('_', '-')}={value}: must be at least {least}")
+    if not 0 < flags.top_p <= 1:
+        parser.error(f"--top-p={flags.top_p}: must be in (0, 1]")
+    if not all(flags.stop):
+        parser.error("--stop=: must not be empty")
+    if flags.prompt and flags.prompts:
+        parser.error("--prompt, --prompts: give one of them")
 
-    from sparsejax.inference.sampling import Sampling, generate
-    from sparsejax.training.restore import restore_run
+    import jax
+
+    from sparsejax.inference.prompts import read_prompts
+    from sparsejax.inference.sampling import Sampling
+    from sparsejax.inference.writing import Request, write_texts
+    from sparsejax.interop.open_model import open_model
     from sparsejax.training.workdir import run_directory
 
-    trained = restore_run(run_directory(flags.workdir), lambda text: print(text, file=sys.stderr))
-    sampling = Sampling(temperature=flags.temperature, top_k=flags.top_k, seed=flags.seed)
-    text = written = flags.prompt
-    print(written, end="", flush=True)
-    for text in generate(
-        trained.recipe.graphdef,
-        trained.state.params,
-        trained.state.topology,
-        trained.tokenizer,
-        flags.prompt,
+    prompts = read_prompts(flags.prompts) if flags.prompts else flags.prompt or [""]
+    opened = open_model(run_directory(flags.workdir), _tell, flags.weights)
+    request = Request(
+        prompts=prompts,
         new_tokens=flags.tokens,
-        window=trained.run.data.sequence_length,
-        sampling=sampling,
-    ):
-        # A token can end inside a character; what is not final yet is held back.
-        if text.startswith(written) and not text.endswith("�"):
-            print(text[len(written) :], end="", flush=True)
-            written = text
-    print(text[len(written) :] if text.startswith(written) else f"\n{text}")
+        length=flags.length or opened.length,
+        sampling=Sampling(flags.temperature, flags.top_k, flags.top_p),
+        seed=flags.seed,
+        stop=flags.stop,
+        batch_size=flags.batch_size,
+    )
+    write_texts(opened.engine(jax.devices()[:1]), opened.tokenizer, request, sys.stdout, flags.out, _tell)
     return 0
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 from rich.console import Console
 
-from sparsejax.inference.sampling import Sampling, generate
+from sparsejax.inference.engine import Engine
+from sparsejax.inference.generation import generate
+from sparsejax.inference.sampling import Sampling
 from sparsejax.training.evaluate import unigram_loss
 from sparsejax.training.memory import dense_twin, measure
 from sparsejax.training.metrics import METRICS, read_rows
@@ -17,7 +20,7 @@ _SAMPLE_TOKENS = 96
 # Training tokens that are counted for the unigram baseline: documents are shuffled, so the first ones are a sample.
 _UNIGRAM_TOKENS = 2**27
 # Deterministic and not too wild: the sample is there to be looked at.
-_SAMPLING = Sampling(temperature=0.8, top_k=40, seed=0)
+_SAMPLING = Sampling(temperature=0.8, top_k=40)
 
 
 def print_summary(console: Console, workdir: RunDirectory, outcome: Outcome) -> None:
@@ -51,17 +54,23 @@ def print_summary(console: Console, workdir: RunDirectory, outcome: Outcome) -> 
 def _print_sample(console: Console, outcome: Outcome, prompt_tokens: list[int]) -> None:
     recipe, state, tokenizer = outcome.recipe, outcome.state, outcome.corpus.tokenizer
     prompt = tokenizer.decode(prompt_tokens)
-    texts = generate(
-        recipe.graphdef,
+    engine = Engine(
+        recipe.run.model,
+        recipe.weights,
         state.params,
         state.topology,
+        vocab_size=recipe.vocab_size,
+        devices=jax.devices()[:1],
+    )
+    pieces = generate(
+        engine,
         tokenizer,
-        prompt,
+        [prompt],
         new_tokens=_SAMPLE_TOKENS,
-        window=recipe.run.data.sequence_length,
+        length=recipe.run.data.sequence_length,
         sampling=_SAMPLING,
     )
-    *_, text = [prompt, *texts]
+    text = prompt + "".join(piece.text for piece in pieces)
     console.rule("sample (prompt from the validation split)")
     console.print(text, highlight=False, markup=False)
     console.rule()

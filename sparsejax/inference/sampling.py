@@ -1,95 +1,71 @@
-"""Text from a model, one token at a time.
-
-Every new token runs the model over the whole window; a key-value cache comes with the inference issue.
-Axes: T window, V vocabulary.
-"""
+"""How the next token is chosen. Axes: B rows, V vocabulary, C candidates."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-
-from sparsejax.data.tokenizer import Tokenizer
-from sparsejax.models import functional
-
-Tree = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn.
+    """How the next token is drawn: temperature first, then ``top_k``, then ``top_p`` of what that leaves.
 
     Attributes:
       temperature: logits are divided by it; 0 takes the most likely token.
       top_k: only the k most likely tokens can be drawn; 0 means all.
-      seed: equal seeds give equal text.
+      top_p: only the most likely tokens can be drawn that together just reach this probability (nucleus sampling,
+        Holtzman et al., arXiv 1904.09751); 1 means all.
     """
 
-    temperature: float
-    top_k: int
-    seed: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature}: must be at least 0")
         if self.top_k < 0:
             raise ValueError(f"top_k={self.top_k}: must be at least 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}: must be in (0, 1]")
+
+
+GREEDY = Sampling()
 
 
 def draw(logits_V: jax.Array, sampling: Sampling, key: jax.Array) -> jax.Array:
-    """One token id from ``softmax(logits / temperature)`` over the ``top_k`` most likely tokens."""
+    """One token id, int32, from ``softmax(logits / temperature)`` cut to the likeliest tokens and renormalised.
+
+    A token is in the nucleus if the ones before it, from the likeliest on, have less than ``top_p`` together: so the
+    likeliest always is. Among equal logits the smaller id counts as the likelier.
+    """
     if sampling.temperature == 0:
-        return jnp.argmax(logits_V)
-    if 0 < sampling.top_k < logits_V.shape[0]:
-        threshold = jax.lax.top_k(logits_V, sampling.top_k)[0][-1]
-        logits_V = jnp.where(logits_V >= threshold, logits_V, -jnp.inf)
-    return jax.random.categorical(key, logits_V / sampling.temperature)
+        return jnp.argmax(logits_V).astype(jnp.int32)
+    scaled_V = logits_V / sampling.temperature
+    candidates = min(sampling.top_k or logits_V.size, logits_V.size)
+    if candidates == logits_V.size and sampling.top_p == 1:
+        return jax.random.categorical(key, scaled_V).astype(jnp.int32)
+    kept_C, ids_C = jax.lax.top_k(scaled_V, candidates)
+    if sampling.top_p < 1:
+        probability_C = jax.nn.softmax(kept_C)
+        before_C = jnp.cumsum(probability_C) - probability_C
+        kept_C = jnp.where(before_C < sampling.top_p, kept_C, -jnp.inf)
+    return ids_C[jax.random.categorical(key, kept_C)].astype(jnp.int32)
 
 
-def generate(
-    graphdef: nnx.GraphDef,
-    params: Tree,
-    topology: Tree,
-    tokenizer: Tokenizer,
-    prompt: str,
-    *,
-    new_tokens: int,
-    window: int,
-    sampling: Sampling,
-) -> Iterator[str]:
-    """Continue ``prompt`` by at most ``new_tokens`` tokens, yielding the text so far after each of them.
+def draw_rows(logits_BV: jax.Array, sampling: Sampling, seeds_B: jax.Array, number: jax.Array) -> jax.Array:
+    """The next token of every row, ``[B]`` int32.
 
     Args:
-      graphdef: the model without its arrays.
-      params: its parameters.
-      topology: its index arrays.
-      tokenizer: the one it was trained with.
-      prompt: may be empty.
-      new_tokens: upper limit; the document end token stops earlier.
-      window: tokens the model looks back, its training sequence length.
-      sampling: how tokens are drawn.
+      logits_BV: float32.
+      sampling: the same for all rows.
+      seeds_B: uint32, each row's own: what a row draws does not depend on the rows beside it.
+      number: how many tokens were drawn for the row before; with the seed it is the random key.
     """
 
-    @jax.jit
-    def next_token(params: Tree, topology: Tree, tokens_T: jax.Array, last: jax.Array, key: jax.Array) -> jax.Array:
-        model = functional.merge(graphdef, params, topology)
-        hidden_1TD = model.hidden_states(tokens_T[None])
-        return draw(model.logits(hidden_1TD[:, last])[0], sampling, key)
+    def of_row(logits_V: jax.Array, seed: jax.Array) -> jax.Array:
+        return draw(logits_V, sampling, jax.random.fold_in(jax.random.key(seed), number))
 
-    root = jax.random.key(sampling.seed)
-    ids = [tokenizer.start_id, *tokenizer.encode(prompt)]
-    for number in range(new_tokens):
-        seen = ids[-window:]
-        padded_T = np.full((window,), tokenizer.start_id, np.int32)
-        padded_T[: len(seen)] = seen
-        token = int(next_token(params, topology, padded_T, len(seen) - 1, jax.random.fold_in(root, number)))
-        if token == tokenizer.end_id:
-            return
-        ids.append(token)
-        yield tokenizer.decode(ids[1:])
+    return jax.vmap(of_row)(logits_BV, seeds_B)

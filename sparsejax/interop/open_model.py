@@ -114,7 +114,8 @@ def _of_tensors(
         name: {"scale": np.stack([tensor(layer_tensor(i, module)) for i in range(shape.layers)])}
         for name, module in NORMS.items()
     }
-    weights, places = {}, {}
+    weights: dict[str, SparseWeight] = {}
+    places: Tree = {}
     for kind, module in LINEARS.items():
         room, name = kind.split(".")
         names = [layer_tensor(i, module) for i in range(shape.layers)]
@@ -123,9 +124,7 @@ def _of_tensors(
         kernels = (tensor(each).T for each in names)
         if weights[kind].packed:
             stacked = [_blocks(kernel, mask, weights[kind]) for kernel, mask in zip(kernels, active, strict=True)]
-            values, index = (
-                jax.tree.map(lambda *leaves: np.stack(leaves), *part) for part in zip(*stacked, strict=True)
-            )
+            values, index = jax.tree.map(lambda *leaves: np.stack(leaves), *stacked)
             layers.setdefault(room, {})[name] = {"values": values}
             places.setdefault(room, {})[name] = index
         else:
@@ -165,9 +164,8 @@ def _tokenizer(directory: Path, shape: LlamaShape) -> Tokenizer:
     else:
         file = next((name for name in _TOKENIZERS if (directory / name).is_file()), None)
         if file is None:
-            raise ConfigError(
-                f"{directory}: has no tokenizer ({' or '.join(_TOKENIZERS)}); copy one beside the weights"
-            )
+            names = " or ".join(_TOKENIZERS)
+            raise ConfigError(f"{directory}: has no tokenizer ({names}); copy one beside the weights")
         tokenizer = open_tokenizer_file(_TOKENIZERS[file], str(directory / file))
     if tokenizer.vocab_size > shape.vocab_size:
         raise ConfigError(

@@ -42,7 +42,10 @@ class RMSNorm(nnx.Module):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rotation:
-    """Cosines and sines of the rotary angles of every position, ``[T, H / 2]`` float32."""
+    """Cosines and sines of the rotary angles of every position, ``[T, H / 2]`` float32.
+
+    Where every row of a batch has positions of its own, ``[B, T, H / 2]``.
+    """
 
     cos_TH: jax.Array
     sin_TH: jax.Array
@@ -79,8 +82,11 @@ def rope_frequencies(model: ModelConfig) -> jax.Array:
 
 
 def rotation_of(positions_T: jax.Array, frequencies: jax.Array) -> Rotation:
-    """Angles ``position * frequency`` of the given integer positions; ``frequencies`` as ``rope_frequencies``."""
-    angle_TH = positions_T.astype(jnp.float32)[:, None] * frequencies[None, :]
+    """Angles ``position * frequency`` of the given integer positions; ``frequencies`` as ``rope_frequencies``.
+
+    ``[T]`` positions are those of every row, ``[B, T]`` gives each row its own.
+    """
+    angle_TH = positions_T.astype(jnp.float32)[..., None] * frequencies
     return Rotation(cos_TH=jnp.cos(angle_TH), sin_TH=jnp.sin(angle_TH))
 
 
@@ -90,6 +96,6 @@ def rotate(x_BTNH: jax.Array, rotation: Rotation) -> jax.Array:
     Pairing halves (not neighbours) is the layout of Hugging Face LLaMA checkpoints.
     """
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    cos, sin = rotation.cos_TH[:, None, :], rotation.sin_TH[:, None, :]
+    cos, sin = rotation.cos_TH[..., None, :], rotation.sin_TH[..., None, :]
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BTNH.dtype)

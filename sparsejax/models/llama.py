@@ -55,7 +55,10 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array, rotation: Rotation) -> jax.Array:
         """Attend to all earlier positions and the own one; ``[B, T, D]``."""
-        heads_BTNH = causal_attention(*self.project(x_BTD, rotation), implementation=self.implementation)
+        return self.output(causal_attention(*self.project(x_BTD, rotation), implementation=self.implementation))
+
+    def output(self, heads_BTNH: jax.Array) -> jax.Array:
+        """What the heads attended to as an addition to the residual stream; ``[B, T, D]``."""
         return self.parallel.leave(self.o(heads_BTNH.reshape(*heads_BTNH.shape[:2], self.heads * self.head_dim)))
 
     def _split_heads(self, x: jax.Array, heads: int) -> jax.Array:
@@ -186,9 +189,7 @@ class Llama(nnx.Module):
         the gradient of a weight is whole when its layer is done, while its activations exist for one part and dense
         weights for one layer only.
         """
-        with jax.named_scope("embedding"):
-            own_BT = self.parallel.own_tokens(tokens_BT) if self.parallel.sequence else tokens_BT
-            x_BTD = self._whole(self.embed.embedding[...], 1)[own_BT].astype(self.model.compute_dtype)
+        x_BTD = self.embedded(self.parallel.own_tokens(tokens_BT) if self.parallel.sequence else tokens_BT)
         rotation = rotation_of(jnp.arange(tokens_BT.shape[1]), rope_frequencies(self.model))
         graphdef, *states = nnx.split(self.layers, nnx.Param, ...)
 
@@ -204,6 +205,15 @@ class Llama(nnx.Module):
         policy = "full" if scored_parts else self.model.remat
         x_BTD, _ = jax.lax.scan(_remat(body, policy, gathers=self.parallel.fsdp > 1), x_BTD, states)
         return self.norm(x_BTD)
+
+    def rematerialised(self, body: Callable) -> Callable:
+        """The body of a scan over the layers, with what ``model.remat`` says is made again in the backward pass."""
+        return _remat(body, self.model.remat, gathers=self.parallel.fsdp > 1)
+
+    def embedded(self, tokens_BT: jax.Array) -> jax.Array:
+        """Rows of the embedding, ``[B, T, D]`` in the compute dtype: the input of the first layer."""
+        with jax.named_scope("embedding"):
+            return self._whole(self.embed.embedding[...], 1)[tokens_BT].astype(self.model.compute_dtype)
 
     @property
     def head_kernel(self) -> jax.Array:

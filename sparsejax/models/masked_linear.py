@@ -74,10 +74,14 @@ class MaskedLinear(nnx.Module):
         faded = self.faded[...] if flows else 0.0
         # The mask compares weights as they are stored, so they travel unrounded.
         kernel_KN = self.parallel.gather(self.kernel[...], self.cut_axis, jnp.float32)
-        mask_KN = nm_mask(kernel_KN, used, self.pattern.group)
-        used_KN = straight_through(kernel_KN, jnp.where(mask_KN, 1.0, faded))
+        used_KN = masked_kernel(kernel_KN, used, faded, self.pattern.group)
         y = dense_product(x.astype(self.compute_dtype), used_KN.astype(self.compute_dtype))
         return checkpoint_name(y, LINEAR_OUTPUT)
+
+
+def masked_kernel(kernel_KN: jax.Array, used: int | jax.Array, faded: float | jax.Array, group: int) -> jax.Array:
+    """``W~ [K, N]`` of master weights: ``used`` of every ``group`` as they are, the others times ``faded``."""
+    return straight_through(kernel_KN, jnp.where(nm_mask(kernel_KN, used, group), 1.0, faded))
 
 
 @jax.custom_vjp

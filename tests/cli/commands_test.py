@@ -1,6 +1,8 @@
-"""The three commands on a tiny run, as a user calls them."""
+"""Commands on a tiny run, as a user calls them."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +70,22 @@ def test_generate_is_deterministic_and_starts_with_the_prompt(trained, capsys):
     assert texts[0] == texts[1] and texts[0].startswith("the sparse")
     assert main(["generate", f"--workdir={workdir}", "--prompt=the sparse", "--tokens=8", "--seed=1"]) == 0
     assert capsys.readouterr().out != texts[0]
+
+
+def test_several_prompts_are_continued_together_as_each_alone(trained, capsys, tmp_path):
+    workdir, _ = trained
+    flags = ["generate", f"--workdir={workdir}", "--tokens=6", "--top-p=0.9", f"--out={tmp_path / 'texts.jsonl'}"]
+    assert main([*flags, "--prompt=the sparse", "--prompt=a", "--seed=3"]) == 0
+    together = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
+    first, second = capsys.readouterr().out.split("\n---\n")
+    assert [first, second] == [f"the sparse{together[0]['text']}", f"a{together[1]['text']}\n"]
+    (tmp_path / "prompts.txt").write_text("a\n")
+    assert main([*flags, f"--prompts={tmp_path / 'prompts.txt'}", "--seed=4"]) == 0
+    assert json.loads((tmp_path / "texts.jsonl").read_text()) == together[1]
+
+
+def test_the_example_of_the_decoding_step_runs(trained):
+    text = Path("docs/INFERENCE.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert 'Path("runs/a")' in code
+    exec(code.replace("runs/a", str(trained[0])), {})
