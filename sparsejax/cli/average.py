@@ -19,7 +19,14 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--runs", required=True, help="run directories, comma-separated, at least two")
     parser.add_argument("--out", required=True, type=Path, help="new run directory; never overwritten")
+    parser.add_argument("--shares", help="parts of the runs in the mean, comma-separated; equal by default")
+    parser.add_argument("--greedy", action="store_true", help="take in only runs that do not make the mean worse")
+    parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="of each run: as trained, or averaged")
     flags = parser.parse_args(argv)
+    try:
+        shares = None if flags.shares is None else [float(part) for part in flags.shares.split(",")]
+    except ValueError:
+        parser.error(f"--shares={flags.shares}: must be numbers, comma-separated")
 
     from sparsejax.training.average import average_runs
 
@@ -28,12 +35,14 @@ def main(argv: list[str]) -> int:
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    soup = average_runs([Path(name) for name in flags.runs.split(",") if name], flags.out, notice)
-    for name, loss in zip(soup.ingredients, soup.losses, strict=True):
-        notice(f"{name}: {loss:.5f} nats/token")
-    found = soup.average
+    names = [Path(name) for name in flags.runs.split(",") if name]
+    soup = average_runs(names, flags.out, notice, shares=shares, greedy=flags.greedy, weights=flags.weights)
+    for name, share, loss in zip(soup.ingredients, soup.shares, soup.losses, strict=True):
+        notice(f"{name}: {loss:.5f} nats/token, share {share:.4g}")
+    found, used = soup.average, sum(share > 0 for share in soup.shares)
     notice(
-        f"{flags.out}: {found.loss:.5f} nats/token, {found.bits_per_byte:.5f} bits/byte, the mean of "
-        f"{len(soup.losses)} runs on the same {found.tokens:,} validation tokens"
+        f"{flags.out}: {found.loss:.5f} nats/token, {found.bits_per_byte:.5f} bits/byte, the mean of {used} runs on "
+        f"the same {found.tokens:,} validation tokens"
+        + (f"; chosen on {soup.chosen_on:,} others" if soup.chosen_on else "")
     )
     return 0

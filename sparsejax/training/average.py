@@ -19,10 +19,12 @@ import jax
 import numpy as np
 
 from sparsejax.config import ConfigError, differing_keys
-from sparsejax.data.pipeline import Corpus, open_corpus, validation_batches
+from sparsejax.data.pipeline import open_corpus, validation_batches
+from sparsejax.data.token_files import TokenFile
 from sparsejax.training.checkpoint import Checkpoints
-from sparsejax.training.evaluate import EvalStep, Evaluation, evaluate
-from sparsejax.training.restore import TrainedRun, restore_run
+from sparsejax.training.evaluate import Evaluation, evaluate
+from sparsejax.training.recipe import build_recipe
+from sparsejax.training.restore import TrainedRun, Weights, restore_run
 from sparsejax.training.state import TrainState, Tree
 from sparsejax.training.steps import make_eval_step
 from sparsejax.training.workdir import Notice, check_same_data, read_manifest, write_manifest
@@ -36,51 +38,162 @@ class Soup:
     """What came out.
 
     Attributes:
-      ingredients: the run directories.
+      ingredients: the run directories, in the order given.
+      shares: of each in the mean; they sum to 1, and a run that was left out has 0.
       losses: validation loss of each, in nats a token.
       average: validation loss of their mean on the same tokens.
+      chosen_on: validation tokens that the choice of a greedy soup was made on, none of which ``losses`` and
+        ``average`` are taken on; 0 where nothing was chosen.
     """
 
     ingredients: tuple[str, ...]
+    shares: tuple[float, ...]
     losses: tuple[float, ...]
     average: Evaluation
+    chosen_on: int
 
 
-def average_runs(workdirs: Sequence[Path], out: Path, notice: Notice) -> Soup:
+def average_runs(
+    workdirs: Sequence[Path],
+    out: Path,
+    notice: Notice,
+    *,
+    shares: Sequence[float] | None = None,
+    greedy: bool = False,
+    weights: Weights = "raw",
+) -> Soup:
     """Average finished runs into the new run directory ``out``, which can be evaluated and sampled from.
 
-    One ingredient is in memory at a time, beside the first one and the sum in float64. The optimizer state in
-    ``out`` is empty. ``average.json`` names ingredients and losses; there is no ``result.json``, because a soup is no
-    run that a scaling law could be fitted to.
+    A greedy soup (Wortsman et al., "Model soups", arXiv 2203.05482, recipe 1) starts from the run of lowest loss and
+    takes in the others in the order of their losses, each only if the loss of the mean does not rise. It chooses on the
+    first half of the validation tokens and is reported on the second, so that its loss is not that of what it chose.
+
+    One ingredient is in memory at a time, beside the first one and the sum in float64. ``out`` keeps no optimizer
+    state and no average over time. ``average.json`` names ingredients, shares and losses; there is no ``result.json``,
+    because a soup is no run that a scaling law could be fitted to.
+
+    Args:
+      workdirs: at least two.
+      out: made here.
+      notice: told, one line each, what is found broken.
+      shares: of each run, at least 0; they are divided by their sum. None is equal shares.
+      greedy: choose, see above.
+      weights: the weights of each run as trained, or their average over its steps.
 
     Raises:
-      ConfigError: ``out`` exists; fewer than two runs; an unfinished one; or runs that differ in more than seeds,
-        learning rate and weight decay, in data or in topology. Nothing was written.
+      ConfigError: ``out`` exists; fewer than two runs; an unfinished one; runs that differ in more than seeds,
+        learning rate and weight decay, in data or in topology; or shares that are none. Nothing was written.
     """
     if out.exists():
         raise ConfigError(f"--out={out}: exists already; choose a new directory")
     if len(set(workdirs)) < 2 or len(set(workdirs)) < len(workdirs):
         raise ConfigError(f"--runs={','.join(map(str, workdirs))}: must name at least two different run directories")
+    parts = _checked_shares(shares, len(workdirs), greedy)
     manifests = [_manifest_of_finished(workdir) for workdir in workdirs]
     for workdir, manifest in zip(workdirs[1:], manifests[1:], strict=True):
         _check_same_but_for_seeds(workdirs[0], manifests[0], workdir, manifest)
 
-    first = restore_run(workdirs[0], notice)
-    corpus = open_corpus(first.run.data, notice)
-    check_same_data(workdirs[0], corpus.data_digest, corpus.tokenizer.digest)
-    eval_step = jax.jit(make_eval_step(first.recipe))
-    losses = [_evaluate(first, eval_step, first.state.params, corpus).loss]
-    total = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), first.state.params)
-    for workdir in workdirs[1:]:
-        state = restore_run(workdir, notice).state
-        _check_same_topology(workdirs[0], first.state.topology, workdir, state.topology)
-        losses.append(_evaluate(first, eval_step, state.params, corpus).loss)
-        total = jax.tree.map(lambda one, other: one + np.asarray(other, np.float64), total, state.params)
-    params = jax.tree.map(lambda leaf: (leaf / len(workdirs)).astype(np.float32), total)
+    kitchen = _Kitchen(workdirs, weights, notice)
+    split = kitchen.corpus.validation
+    reported, chosen_on = _first(split, kitchen.first.run.train.eval_tokens), 0
+    losses = []
+    if greedy:
+        chosen, reported = _halves(reported, kitchen.first.run.data.sequence_length)
+        chosen_on = chosen.tokens
+        parts = kitchen.choose(chosen)
+    for workdir in workdirs:
+        losses.append(kitchen.evaluate(kitchen.params(workdir), reported).loss)
+    params = kitchen.mean(parts)
     names = tuple(str(workdir) for workdir in workdirs)
-    soup = Soup(names, tuple(losses), _evaluate(first, eval_step, params, corpus))
-    _write(out, first, params, soup, notice)
+    soup = Soup(names, tuple(parts), tuple(losses), kitchen.evaluate(params, reported), chosen_on)
+    _write(out, kitchen.first, params, soup, notice)
     return soup
+
+
+class _Kitchen:
+    """The first run, its data and its program, by which all are evaluated."""
+
+    def __init__(self, workdirs: Sequence[Path], weights: Weights, notice: Notice) -> None:
+        self._workdirs, self._weights, self._notice = workdirs, weights, notice
+        self.first = restore_run(workdirs[0], notice, weights=weights)
+        self.corpus = open_corpus(self.first.run.data, notice)
+        check_same_data(workdirs[0], self.corpus.data_digest, self.corpus.tokenizer.digest)
+        self._eval_step = jax.jit(make_eval_step(self.first.recipe))
+
+    def params(self, workdir: Path) -> Tree:
+        """The weights of an ingredient, whose topology must be that of the first."""
+        if workdir == self._workdirs[0]:
+            return self.first.state.params
+        state = restore_run(workdir, self._notice, weights=self._weights).state
+        _check_same_topology(self._workdirs[0], self.first.state.topology, workdir, state.topology)
+        return state.params
+
+    def mean(self, parts: Sequence[float]) -> Tree:
+        """The mean with these shares, float32, summed in float64."""
+        total = None
+        for workdir, part in zip(self._workdirs, parts, strict=True):
+            if part > 0:
+                one = jax.tree.map(lambda leaf, part=part: part * np.asarray(leaf, np.float64), self.params(workdir))
+                total = one if total is None else jax.tree.map(np.add, total, one)
+        mean: Tree = jax.tree.map(lambda leaf: leaf.astype(np.float32), total)
+        return mean
+
+    def choose(self, split: TokenFile) -> list[float]:
+        """Equal shares of the runs that a greedy soup takes, 0 of the others."""
+        alone = [self.evaluate(self.params(workdir), split).loss for workdir in self._workdirs]
+        order = sorted(range(len(alone)), key=lambda number: alone[number])
+        taken, best = [order[0]], alone[order[0]]
+        for number in order[1:]:
+            loss = self.evaluate(self.mean(_equal([*taken, number], len(alone))), split).loss
+            if loss <= best:
+                taken, best = [*taken, number], loss
+        return _equal(taken, len(alone))
+
+    def evaluate(self, params: Tree, split: TokenFile) -> Evaluation:
+        """Loss on all tokens of ``split``."""
+        run = self.first.run
+        batches = validation_batches(split, run.data.sequence_length, run.train.batch_size, split.tokens)
+        topology = self.first.state.topology
+        ratio = self.corpus.validation.bytes_per_token
+        found = evaluate(self._eval_step, params, topology, batches, ratio, lambda: False)
+        assert found is not None
+        return found
+
+
+def _equal(taken: Sequence[int], count: int) -> list[float]:
+    return [1 / len(taken) if number in taken else 0.0 for number in range(count)]
+
+
+def _checked_shares(shares: Sequence[float] | None, count: int, greedy: bool) -> list[float]:
+    if shares is None:
+        return _equal(range(count), count)
+    given = ",".join(f"{share:g}" for share in shares)
+    if greedy:
+        raise ConfigError(f"--shares={given}: a greedy soup has equal shares of what it takes; leave one of both out")
+    if len(shares) != count or not all(0 <= share < float("inf") for share in shares) or not sum(shares) > 0:
+        raise ConfigError(f"--shares={given}: must be {count} numbers of at least 0, one a run, not all 0")
+    return [share / sum(shares) for share in shares]
+
+
+def _first(split: TokenFile, tokens: int) -> TokenFile:
+    """A split's first tokens, as a split."""
+    return _part(split, 0, min(tokens, split.tokens))
+
+
+def _halves(split: TokenFile, row: int) -> tuple[TokenFile, TokenFile]:
+    """A split cut in two behind a whole row of tokens."""
+    middle = split.tokens // 2 // row * row
+    if not middle:
+        raise ConfigError(
+            f"--greedy: needs two rows of {row} validation tokens, one to choose on and one to report on; there are "
+            f"{split.tokens} tokens"
+        )
+    return _part(split, 0, middle), _part(split, middle, split.tokens)
+
+
+def _part(split: TokenFile, start: int, stop: int) -> TokenFile:
+    meta = dataclasses.replace(split.meta, tokens=stop - start)
+    return dataclasses.replace(split, ids=split.ids[start:stop], meta=meta)
 
 
 def different_weight(one: Tree, other: Tree) -> str | None:
@@ -124,27 +237,21 @@ def _check_same_topology(first: Path, wanted: Tree, workdir: Path, topology: Tre
         )
 
 
-def _evaluate(trained: TrainedRun, eval_step: EvalStep, params: Tree, corpus: Corpus) -> Evaluation:
-    run = trained.run
-    batches = validation_batches(
-        corpus.validation, run.data.sequence_length, run.train.batch_size, run.train.eval_tokens
-    )
-    found = evaluate(
-        eval_step, params, trained.state.topology, batches, corpus.validation.bytes_per_token, lambda: False
-    )
-    assert found is not None
-    return found
-
-
 def _write(out: Path, first: TrainedRun, params: Tree, soup: Soup, notice: Notice) -> None:
     manifest = read_manifest(Path(soup.ingredients[0]))
     assert manifest is not None
     out.mkdir(parents=True)
-    write_manifest(out, first.run, manifest["steps"], manifest["data_digest"], manifest["tokenizer_digest"])
+    # A mean of runs has no past: it keeps neither moments nor an average over its steps.
+    run = dataclasses.replace(first.run, optim=dataclasses.replace(first.run.optim, ema_decay=0.0))
+    write_manifest(out, run, manifest["steps"], manifest["data_digest"], manifest["tokenizer_digest"])
     first.tokenizer.save(out / "tokenizer")
     (out / "average.json").write_text(json.dumps(dataclasses.asdict(soup), indent=1) + "\n", encoding="utf-8")
-    empty = jax.tree.map(np.zeros_like, first.state.opt_state)
+    old = first.recipe
+    recipe = build_recipe(
+        run, steps=old.steps, vocab_size=old.vocab_size, start_id=old.start_id, target=old.target, stage=old.stage
+    )
+    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), recipe.abstract.opt_state)
     state: TrainState = dataclasses.replace(first.state, params=params, opt_state=empty)
     with Checkpoints(out, keep_last=1, keep_every=0, notice=notice) as checkpoints:
-        checkpoints.save(jax.device_put(state), first.run.to_dict())
+        checkpoints.save(jax.device_put(state), run.to_dict())
         checkpoints.wait()
