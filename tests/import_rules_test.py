@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "training.restore",
         "training.workdir",
     },
-    "planning": {"training", "models", "scaling.runs", "data.tokenizer"},
+    "planning": {"training", "models", "scaling.runs", "data.tokenizer", "interop.dense_checkpoint"},
     "cli": {
         "topology",
         "data",

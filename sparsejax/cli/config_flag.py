@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,7 @@ from sparsejax.topology.methods import METHODS
 
 
 def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
-    """Resolve a config file and its overrides.
+    """Resolve a config file and its overrides; unset sizes of the model are those of the checkpoint of ``init.from``.
 
     Args:
       config: ``path/to/file.py`` or ``path/to/file.py:arguments``; the file defines ``get_config``.
@@ -29,12 +29,27 @@ def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
     """
     path, _, argument = config.partition(":")
     settings = _get_config(Path(path), argument)
+    overridden = set()
     for override in overrides:
         key, equals, text = override.removeprefix("--config.").partition("=")
         if not override.startswith("--config.") or not equals:
             raise ConfigError(f"{override}: unknown flag; settings read --config.section.key=value")
         _set(settings, key, text)
+        overridden.add(key)
+    _take_model(settings, overridden)
     return resolve(settings.to_dict())
+
+
+def _take_model(settings: ml_collections.ConfigDict, overridden: Set[str]) -> None:
+    """Where sizes of the model are unset, take what ``init.from`` says of it, but for what a flag says."""
+    if not settings.init["from"] or not any(value is None for value in settings.model.values()):
+        return
+    # A checkpoint is opened by libraries that take seconds to import.
+    from sparsejax.interop.dense_checkpoint import model_settings
+
+    for name, value in model_settings(settings.init["from"]).items():
+        if settings.model[name] is None or f"model.{name}" not in overridden:
+            settings.model[name] = value
 
 
 def join_values(arguments: Sequence[str]) -> list[str]:

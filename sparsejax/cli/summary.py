@@ -10,8 +10,9 @@ from sparsejax.inference.engine import Engine
 from sparsejax.inference.generation import generate
 from sparsejax.inference.sampling import Sampling
 from sparsejax.training.evaluate import unigram_loss
-from sparsejax.training.memory import dense_twin, measure
+from sparsejax.training.memory import measure
 from sparsejax.training.metrics import METRICS, read_rows
+from sparsejax.training.recipe import dense_twin
 from sparsejax.training.report import loss_table, memory_table, plot_losses
 from sparsejax.training.session import Outcome
 from sparsejax.training.workdir import RunDirectory

@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--watchdog={flags.watchdog:g}: must be a number of seconds, or 0 for none")
 
     # Imported after the config was checked, so that a typo is answered before jax has started.
+    from sparsejax.interop.dense_checkpoint import open_checkpoint
     from sparsejax.training.cluster import Launch, joined
     from sparsejax.training.loop import train
     from sparsejax.training.workdir import run_directory
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> int:
             console=console,
             watchdog=flags.watchdog,
             trunks=[run_directory(name) for name in flags.trunk.split(",") if name],
+            opens=open_checkpoint,
         )
         if outcome.exit_code == 0 and cluster.writes:
             print_summary(console, workdir, outcome)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # NumPy knows bfloat16 only once this is imported.
 import ml_dtypes  # noqa: F401
@@ -37,6 +37,25 @@ _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HARMLESS = "rotary_emb.inv_freq"
 # A line names at most so many tensors.
 _MOST_NAMES = 4
+
+
+class TensorSource(Protocol):
+    """A decoder whose tensors are read by their names: a checkpoint, or whatever can be given its layout."""
+
+    @property
+    def directory(self) -> Path:
+        """What errors name."""
+        ...
+
+    @property
+    def shape(self) -> LlamaShape:
+        """Its decoder."""
+        ...
+
+    @property
+    def tensor(self) -> Callable[[str], np.ndarray]:
+        """A tensor by its name, float32, ``[out, in]`` for a linear layer."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +118,7 @@ def read_llama(directory: Path) -> LlamaCheckpoint:
     return LlamaCheckpoint(directory, shape, dtype, {name: found[name][0] for name in expected})
 
 
-def to_params(checkpoint: LlamaCheckpoint, *, vocab_size: int, mlp: int) -> Tree:
+def to_params(checkpoint: TensorSource, *, vocab_size: int, mlp: int) -> Tree:
     """The dense parameters of the checkpoint, float32 NumPy arrays in the tree of ``models.llama.Llama`` at density 1.
 
     ``layers/attention/q/kernel`` and its like are ``[L, K, N]``, norms ``[L, D]``, the embedding ``[V, D]``, the head
@@ -139,7 +158,7 @@ def to_params(checkpoint: LlamaCheckpoint, *, vocab_size: int, mlp: int) -> Tree
     return params
 
 
-def _kernels(checkpoint: LlamaCheckpoint, kind: str, mlp: int) -> np.ndarray:
+def _kernels(checkpoint: TensorSource, kind: str, mlp: int) -> np.ndarray:
     """All layers of one kind, ``[L, K, N]``, the MLP filled up with zeros."""
     outputs, inputs = tensor_shapes(checkpoint.shape)[layer_tensor(0, LINEARS[kind])]
     width = {"mlp.gate": (inputs, mlp), "mlp.up": (inputs, mlp), "mlp.down": (mlp, outputs)}

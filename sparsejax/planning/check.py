@@ -15,7 +15,7 @@ from sparsejax.planning import check_report, mesh_search, remedies
 from sparsejax.planning.compiling import TRAIN, recipe_on
 from sparsejax.planning.facts import Facts, facts_of
 from sparsejax.planning.fit import Fit, fit_of
-from sparsejax.training.memory import dense_twin
+from sparsejax.training.recipe import dense_twin
 
 FITS, DOES_NOT_FIT = 0, 3
 

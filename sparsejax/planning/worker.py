@@ -85,6 +85,7 @@ def _train(job: dict[str, Any], workdir: Path, log: Any) -> int:
     import jax
     from rich.console import Console
 
+    from sparsejax.interop.dense_checkpoint import open_checkpoint
     from sparsejax.training.loop import train
 
     run = resolve(job["config"])
@@ -95,7 +96,8 @@ def _train(job: dict[str, Any], workdir: Path, log: Any) -> int:
         jax.config.update("jax_compilation_cache_dir", run.train.compile_cache)
     try:
         trunks = [Path(trunk) for trunk in job["trunks"]]
-        return train(run, workdir, extend=False, console=Console(file=log, width=_WIDTH), trunks=trunks).exit_code
+        console = Console(file=log, width=_WIDTH)
+        return train(run, workdir, extend=False, console=console, trunks=trunks, opens=open_checkpoint).exit_code
     finally:
         # The programs of a run are of no use to the next one in memory, only in the cache.
         jax.clear_caches()

@@ -1,4 +1,7 @@
-"""The topology a run starts from: random, with exact counts."""
+"""The topology a run starts from: random, or the best blocks of dense weights, with exact counts.
+
+Axes: S shares, m cells (places for a block) of one share.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,33 @@ def random_index(key: jax.Array, grid: BlockGrid, count: int, capacity: int) -> 
       ValueError: the counts do not divide, do not fit, or leave free slots in a balanced weight.
     """
     check_counts(grid, count, capacity)
+    return _index_of_lowest(scores.random(key, grid), grid, count, capacity)
+
+
+def best_index(score_Sm: jax.Array, grid: BlockGrid, count: int, capacity: int) -> Index:
+    """The topology of the ``count / S`` blocks of each share that score highest; ties go to the lower position.
+
+    Under ``balance="column"`` the best of every column stay, as many as the column has. One score a place, so blocks
+    compete inside their share of their layer: counts are those of the density table, whatever the weights.
+
+    Args:
+      score_Sm: ``[S, m]`` int32, not negative, in the order of positions; see ``scores.of_dense``.
+      grid: the weight's grid.
+      count: active blocks of the weight, a multiple of the shares.
+      capacity: slots of the weight, a multiple of the shares, at least ``count``.
+
+    Raises:
+      ValueError: as ``random_index``, or scores of another shape.
+    """
+    check_counts(grid, count, capacity)
+    if score_Sm.shape != (grid.shards, grid.cells_per_share):
+        raise ValueError(f"scores of shape {score_Sm.shape}: must be {(grid.shards, grid.cells_per_share)}")
+    # The complement turns the order round and, unlike the negative, has no value that overflows.
+    return _index_of_lowest(~score_Sm, grid, count, capacity)
+
+
+def _index_of_lowest(score_Sm: jax.Array, grid: BlockGrid, count: int, capacity: int) -> Index:
     share_count, share_capacity = count // grid.shards, capacity // grid.shards
-    score_Sm = scores.random(key, grid)
     if grid.balance == "column":
         by_column = score_Sm.reshape(grid.shards, grid.share_columns, grid.share_rows)
         wanted = jnp.asarray(grid.column_counts(share_count))

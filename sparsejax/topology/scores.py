@@ -60,6 +60,39 @@ def integers(values: jax.Array, peak: jax.Array | None = None) -> jax.Array:
     return jnp.clip(jnp.round(below_two * 2.0 ** (bits - 1)), -largest, largest).astype(jnp.int32)
 
 
+def of_dense(dense_KN: jax.Array, grid: BlockGrid, input_norm_K: jax.Array | None = None) -> jax.Array:
+    """The magnitude of every place of a dense weight, ``[S, m]`` int32: what ``initial.best_index`` keeps most of.
+
+    ``sum |W_kn|`` over the block, or with the norms of its inputs ``sum |W_kn| ||x_k||_2``: the score of Wanda (Sun et
+    al., arXiv 2306.11695, section 3) summed over a block. Wanda compares the weights of one output; here the places
+    of a share compete, and under ``balance="column"`` those of a block column.
+
+    Inputs of a trained model differ by orders of magnitude, too many for the integers of ``magnitude_of``. So these are
+    float32 sums, added in pairs of one fixed order, which no mesh changes, and returned as their bit patterns, which
+    order as they do.
+
+    Args:
+      dense_KN: ``[K, N]``, any float dtype, finite.
+      grid: how it is cut.
+      input_norm_K: ``[K]`` float32, the norm of every input over the calibration text; None is magnitude alone.
+    """
+    (bk, bn) = grid.block
+    size_KN = jnp.abs(dense_KN.astype(jnp.float32))
+    if input_norm_K is not None:
+        size_KN = size_KN * input_norm_K[:, None]
+    sums_RC = _pairwise_sum(_pairwise_sum(size_KN.reshape(grid.rows, bk, grid.columns, bn), 3), 1)
+    return by_share(jax.lax.bitcast_convert_type(sums_RC, jnp.int32), grid)
+
+
+def _pairwise_sum(x: jax.Array, axis: int) -> jax.Array:
+    """Sum over an axis by adding its second half to its first until one is left; an odd one out waits at the end."""
+    while (size := x.shape[axis]) > 1:
+        half = size // 2
+        first, second, rest = jnp.split(x, (half, 2 * half), axis=axis)
+        x = jnp.concatenate([first + second, rest], axis=axis)
+    return jnp.squeeze(x, axis)
+
+
 def _bits(elements: int) -> int:
     return min(_SIGNIFICAND_BITS, 31 - (elements - 1).bit_length())
 

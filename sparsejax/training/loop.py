@@ -17,6 +17,7 @@ from sparsejax.hardware.target import target_of
 from sparsejax.training import workdir as rundir
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.cluster import Cluster
+from sparsejax.training.dense_start import DenseStart, OpenCheckpoint, open_start, start_digest
 from sparsejax.training.elastic import restore_newest
 from sparsejax.training.interrupts import Interrupts
 from sparsejax.training.mesh import make_mesh, settle_mesh
@@ -34,7 +35,11 @@ from sparsejax.training.watchdog import Watchdog, ends_process
 Trunks: TypeAlias = Sequence[rundir.RunDirectory]
 
 # Where a machine finds the text and keeps its caches may differ between the processes of a run; nothing else may.
-_OWN_KEYS = {"data": ("path", "validation_path", "cache_dir", "tokenizer_path"), "train": ("compile_cache",)}
+_OWN_KEYS = {
+    "data": ("path", "validation_path", "cache_dir", "tokenizer_path"),
+    "init": ("from",),
+    "train": ("compile_cache",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,7 @@ class _Prepared:
     recipe: Recipe
     corpus: Corpus
     batches: TrainBatches
+    start: DenseStart | None
 
 
 def train(
@@ -54,6 +60,7 @@ def train(
     console: Console,
     watchdog: float = 0.0,
     trunks: Trunks = (),
+    opens: OpenCheckpoint | None = None,
 ) -> Outcome:
     """Train, or continue, the run in ``workdir`` until it is finished or told to stop.
 
@@ -66,6 +73,7 @@ def train(
       console: where progress is shown, by process 0.
       watchdog: seconds without a step after which all stacks are dumped; 0 never. See ``watchdog``.
       trunks: other runs, from whose checkpoints a run without one may start. See ``trunk``.
+      opens: opens the dense checkpoint that ``init.from`` names. See ``dense_start``.
 
     Raises:
       ConfigError: the config, the data and the directories do not fit together; nothing was compiled.
@@ -83,14 +91,12 @@ def train(
         def prepare() -> _Prepared:
             if cluster.writes:
                 stack.enter_context(rundir.claimed(workdir))
-            return _prepare(run, workdir, extend, notice)
+            return _prepare(run, workdir, extend, opens, notice)
 
         prepared = cluster.together(prepare)
         recipe, corpus, batches = prepared.recipe, prepared.corpus, prepared.batches
         _check_shared(cluster, prepared, workdir)
-        if cluster.count > 1 or recipe.mesh is not None:
-            own_console.print(f"{cluster.line()}; mesh {_mesh_line(recipe)}", highlight=False, soft_wrap=True)
-        console.print(density_table(recipe))
+        _announce(cluster, recipe, own_console, console)
         if recipe.run.train.compile_cache:
             jax.config.update("jax_compilation_cache_dir", recipe.run.train.compile_cache)
         kept = recipe.run.train
@@ -103,8 +109,16 @@ def train(
         log = stack.enter_context(RunLog(workdir, start)) if cluster.writes else SilentLog()
         display = stack.enter_context(ProgressDisplay(console, start, recipe.steps))
         dog = stack.enter_context(Watchdog(watchdog, workdir, name=cluster.name, end=ends_process(cluster.count)))
-        session = Session(recipe, corpus, batches, checkpoints, interrupts, dog, log, display, workdir)
+        teacher = None if prepared.start is None else prepared.start.teacher(recipe, notice)
+        session = Session(recipe, corpus, batches, checkpoints, interrupts, dog, log, display, workdir, teacher)
         return session.run(state)
+
+
+def _announce(cluster: Cluster, recipe: Recipe, own_console: Console, console: Console) -> None:
+    """Say what will run: every process where it is, process 0 what is trained."""
+    if cluster.count > 1 or recipe.mesh is not None:
+        own_console.print(f"{cluster.line()}; mesh {_mesh_line(recipe)}", highlight=False, soft_wrap=True)
+    console.print(density_table(recipe))
 
 
 def _saved_or_first(
@@ -121,6 +135,8 @@ def _saved_or_first(
         return saved
     digests = prepared.corpus.data_digest, prepared.corpus.tokenizer.digest
     found = start_from(trunks, prepared.recipe, digests, notice)
+    if found is None and prepared.start is not None:
+        return prepared.start.first_state(prepared.recipe, prepared.batches, notice)
     if found is None:
         return init_state(prepared.recipe)
     state, trunk = found
@@ -129,7 +145,13 @@ def _saved_or_first(
     return state
 
 
-def _prepare(run: RunConfig, workdir: rundir.RunDirectory, extend: bool, notice: rundir.Notice) -> _Prepared:
+def _prepare(
+    run: RunConfig,
+    workdir: rundir.RunDirectory,
+    extend: bool,
+    opens: OpenCheckpoint | None,
+    notice: rundir.Notice,
+) -> _Prepared:
     """Everything that can be refused: local work, without a collective."""
     devices = jax.devices()
     run = settle_mesh(run, len(devices))
@@ -152,23 +174,25 @@ def _prepare(run: RunConfig, workdir: rundir.RunDirectory, extend: bool, notice:
         target=target_of(devices[0]),
         mesh=mesh,
     )
-    return _Prepared(recipe, corpus, batches)
+    return _Prepared(recipe, corpus, batches, open_start(recipe, corpus, workdir, opens, notice))
 
 
 def _check_shared(cluster: Cluster, prepared: _Prepared, workdir: rundir.RunDirectory) -> None:
     """Write what a run directory begins with, once all processes agree on it and all of them see it."""
-    run, corpus = prepared.recipe.run, prepared.corpus
+    run, corpus, start = prepared.recipe.run, prepared.corpus, start_digest(workdir, prepared.start)
     cluster.check_equal(
         {
             "--config": json.dumps(_shared_keys(run.to_dict()), sort_keys=True),
             "data_digest": corpus.data_digest,
             "tokenizer_digest": corpus.tokenizer.digest,
+            "start_digest": start,
         }
     )
     mark = cluster.gather(rundir.new_mark())[0]
 
     def write() -> None:
-        rundir.write_manifest(workdir, run, prepared.batches.steps, corpus.data_digest, corpus.tokenizer.digest)
+        digests = corpus.data_digest, corpus.tokenizer.digest, start
+        rundir.write_manifest(workdir, run, prepared.batches.steps, *digests)
         corpus.tokenizer.save(workdir / "tokenizer")
         if cluster.count > 1:
             rundir.leave_mark(workdir, mark)

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 IGNORED = -1
+
+# A tree of scalars.
+Sums = TypeVar("Sums")
 
 
 @jax.tree_util.register_dataclass
@@ -72,23 +76,40 @@ def head_loss_sums(
       target_BT: integer targets, -1 where there is none.
       chunk_tokens: tokens of one chunk, at least 1; 0 makes all logits at once, as a batch of at most this many does.
     """
+
+    def sums_of(hidden_BTD: jax.Array, target_BT: jax.Array) -> LossSums:
+        return loss_sums(logits(hidden_BTD), target_BT)
+
+    return sums_by_chunks(sums_of, (hidden_BTD,), target_BT, chunk_tokens=chunk_tokens)
+
+
+def sums_by_chunks(
+    sums_of: Callable[..., Sums], hidden: tuple[jax.Array, ...], target_BT: jax.Array, *, chunk_tokens: int
+) -> Sums:
+    """``sums_of(*hidden, target)``, sums over tokens, added up over chunks of positions as ``head_loss_sums`` says.
+
+    Args:
+      sums_of: of arrays ``[B, t, D]`` and targets ``[B, t]`` to a tree of scalars.
+      hidden: arrays ``[B, T, D]``.
+      target_BT: integer targets, -1 where there is none.
+      chunk_tokens: as ``head_loss_sums``.
+    """
     length = target_BT.shape[1]
     chunks = chunk_count(target_BT.shape, chunk_tokens)
     if chunks == 1:
-        return loss_sums(logits(hidden_BTD), target_BT)
+        return sums_of(*hidden, target_BT)
     padding = -length % chunks
-    hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, padding), (0, 0)))
+    hidden = tuple(jnp.pad(each_BTD, ((0, 0), (0, padding), (0, 0))) for each_BTD in hidden)
     target_BT = jnp.pad(target_BT, ((0, 0), (0, padding)), constant_values=IGNORED)
 
     def by_chunk(x: jax.Array) -> jax.Array:
         return x.reshape(x.shape[0], chunks, -1, *x.shape[2:]).swapaxes(0, 1)
 
-    def sums_of(chunk: tuple[jax.Array, jax.Array]) -> LossSums:
-        return loss_sums(logits(chunk[0]), chunk[1])
-
     # Forward and backward are different loops, so common subexpressions cannot undo the recomputation.
-    sums_C = jax.lax.map(jax.checkpoint(sums_of, prevent_cse=False), (by_chunk(hidden_BTD), by_chunk(target_BT)))
-    return jax.tree.map(jnp.sum, sums_C)
+    of_chunk = jax.checkpoint(lambda chunk: sums_of(*chunk), prevent_cse=False)
+    sums_C = jax.lax.map(of_chunk, tuple(map(by_chunk, (*hidden, target_BT))))
+    total: Sums = jax.tree.map(jnp.sum, sums_C)
+    return total
 
 
 def chunk_count(shape: tuple[int, ...], chunk_tokens: int) -> int:

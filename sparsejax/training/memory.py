@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 
-from sparsejax.config import RunConfig
 from sparsejax.models.accounting import StateBytes
 from sparsejax.optim.galore import projections
 from sparsejax.optim.sparse_adam import sparse_adam_state
 from sparsejax.optim.weight_average import averaged_weights
-from sparsejax.training.recipe import Recipe, build_recipe
+from sparsejax.training.distill import abstract_teacher
+from sparsejax.training.recipe import Recipe
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import make_gradient
 
@@ -33,7 +32,9 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
     trained, copies = state.params, [state.params]
     if state.outer is not None:
         trained, copies = state.outer.params, [state.params, state.outer.params, state.outer.error]
-    gradients, _ = jax.eval_shape(make_gradient(recipe, apart=state.outer is not None), trained, state.topology, target)
+    beside = (abstract_teacher(recipe),) if recipe.run.init.distills else ()
+    gradient = make_gradient(recipe, apart=state.outer is not None)
+    gradients, _ = jax.eval_shape(gradient, trained, state.topology, target, *beside)
     kinds = [name.split(".") for name in recipe.weights]
 
     def of_weights(tree: Any) -> Any:
@@ -60,31 +61,3 @@ def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
 def nbytes(tree: Any) -> int:
     """Bytes of all arrays of a tree, concrete or abstract."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def dense_twin(recipe: Recipe) -> Recipe:
-    """The recipe of the same model with every weight dense: same widths, same optimizer form, no topology.
-
-    GaLore is dense already; its twin has plain Adam, beside which its moments are small.
-    """
-    topology = dataclasses.replace(
-        recipe.run.topology,
-        method="dense",
-        density=1.0,
-        rules=(),
-        drop="none",
-        grow="none",
-        density_schedule="constant",
-        flow="none",
-    )
-    adam = dataclasses.replace(recipe.run.optim, form="naive")
-    optim = adam if recipe.run.optim.form == "galore" else recipe.run.optim
-    run: RunConfig = dataclasses.replace(recipe.run, topology=topology, optim=optim)
-    return build_recipe(
-        run,
-        steps=recipe.steps,
-        vocab_size=recipe.vocab_size,
-        start_id=recipe.start_id,
-        target=recipe.target,
-        mesh=recipe.mesh,
-    )

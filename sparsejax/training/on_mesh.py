@@ -17,10 +17,12 @@ from sparsejax.training.recipe import Recipe
 from sparsejax.training.sharding import BATCH, axis_names, specs
 from sparsejax.training.state import Tree
 
-OfBatch = Callable[[Tree, Tree, jax.Array], Any]
+OfBatch = Callable[..., Any]
 
 
-def on_mesh(recipe: Recipe, of_device: OfBatch, out_specs: Any, *, apart: bool = False) -> OfBatch:
+def on_mesh(
+    recipe: Recipe, of_device: OfBatch, out_specs: Any, *, apart: bool = False, beside: tuple[Any, ...] = ()
+) -> OfBatch:
     """A function of params, topology and targets ``[B, T]`` for whole arrays, from one for the parts of a device.
 
     Args:
@@ -29,12 +31,13 @@ def on_mesh(recipe: Recipe, of_device: OfBatch, out_specs: Any, *, apart: bool =
       out_specs: ``PartitionSpec`` of every array. It is summed over the mesh axes that its spec does not name.
       apart: every replica has params and results of its own. Their arrays lead with an axis of replicas, which
         ``of_device`` does not see, and so do the specs: nothing is summed over it.
+      beside: ``PartitionSpec`` trees of further arguments, behind the targets.
     """
     if recipe.mesh is None:
         return of_device
 
-    def summed(params: Tree, topology: Tree, target_BT: jax.Array) -> Any:
-        parts = of_device(params, topology, target_BT)
+    def summed(params: Tree, topology: Tree, target_BT: jax.Array, *others: Tree) -> Any:
+        parts = of_device(params, topology, target_BT, *others)
         return jax.tree.map(lambda part, spec: _total(recipe.parallel, part, spec), parts, out_specs)
 
     def of_replica(params: Tree, topology: Tree, target_BT: jax.Array) -> Any:
@@ -47,7 +50,7 @@ def on_mesh(recipe: Recipe, of_device: OfBatch, out_specs: Any, *, apart: bool =
     return jax.shard_map(
         of_replica if apart else summed,
         mesh=recipe.mesh,
-        in_specs=(params, topology, BATCH),
+        in_specs=(params, topology, BATCH, *beside),
         out_specs=out_specs,
         check_vma=False,
     )

@@ -15,17 +15,22 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sparsejax.models.parallel import REPLICA
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology.keys import seed_argument
+from sparsejax.training.cut import cut
+from sparsejax.training.distill import teacher_specs
 from sparsejax.training.growth_scores import make_score_step
 from sparsejax.training.outer import combined, make_apart_step, make_meet_step
-from sparsejax.training.recipe import Recipe, fresh_state
+from sparsejax.training.recipe import Recipe, fresh_state, starting_state
 from sparsejax.training.resize import resize
 from sparsejax.training.rewiring import make_fade_step, make_rewire_step
-from sparsejax.training.sharding import batch_sharding, state_shardings
+from sparsejax.training.sharding import batch_sharding, shardings, state_shardings
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import make_eval_step, make_train_step
 
 # jax.jit objects; what they take and give is said by the functions they wrap.
 Program = Any
+
+# One program for all kinds that are cut alike.
+_CUT = jax.jit(cut, static_argnums=(0, 1, 2))
 
 
 def init_state(recipe: Recipe) -> TrainState:
@@ -40,12 +45,31 @@ def init_program(recipe: Recipe) -> Program:
     return jax.jit(partial(fresh_state, recipe), **_out(recipe, _state(recipe)))
 
 
+def cut_program(recipe: Recipe, name: str) -> Program:
+    """``cut.cut`` for one sparse kind."""
+    weight, program = recipe.sparse[name], _CUT
+    if recipe.mesh is not None:
+        room, kind = name.split(".")
+        places = state_shardings(recipe)
+        of_kind = places.params["layers"][room][kind], places.topology["layers"][room][kind]
+        program = jax.jit(cut, static_argnums=(0, 1, 2), out_shardings=of_kind)
+    return partial(program, weight.grid, weight.count, weight.capacity)
+
+
+def starting_program(recipe: Recipe) -> Program:
+    """``recipe.starting_state`` of params and topology, which are donated."""
+    return jax.jit(partial(starting_state, recipe), donate_argnums=(0, 1), **_out(recipe, _state(recipe)))
+
+
 def train_step(recipe: Recipe) -> Program:
     """``steps.make_train_step``, or ``outer.make_apart_step`` for replicas that train apart; the state is donated."""
     make, metrics = make_train_step, _everywhere(recipe)
     if recipe.replicas > 1:
         make, metrics = make_apart_step, _by_replica(recipe)
-    placing = _placing(recipe, (_state(recipe), _batch(recipe), _everywhere(recipe)), (_state(recipe), metrics))
+    arguments: tuple[Any, ...] = (_state(recipe), _batch(recipe), _everywhere(recipe))
+    if recipe.run.init.distills:
+        arguments += (teacher_places(recipe),)
+    placing = _placing(recipe, arguments, (_state(recipe), metrics))
     return jax.jit(make(recipe), donate_argnums=0, **placing)
 
 
@@ -93,6 +117,11 @@ def fade_step(recipe: Recipe) -> Program:
 def resize_step(before: Mapping[str, SparseWeight], after: Recipe) -> Program:
     """``resize.resize`` from the slots of ``before`` to those of a recipe."""
     return jax.jit(partial(resize, before=before, after=after.sparse), **_out(after, _state(after)))
+
+
+def teacher_places(recipe: Recipe) -> Any:
+    """Where the params of a run's teacher live; None without a mesh."""
+    return None if recipe.mesh is None else shardings(recipe, teacher_specs(recipe))
 
 
 def _state(recipe: Recipe) -> Any:

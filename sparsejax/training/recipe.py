@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -93,6 +93,11 @@ class Recipe:
         """The sparse kinds with the counts that the run starts with."""
         table = weight_table(self.run.model, self.run.topology, 0, self.steps, fsdp=self.parallel.fsdp)
         return {name: table[name] for name in self.sparse}
+
+    @cached_property
+    def dense(self) -> Recipe:
+        """The recipe of the dense twin, see ``dense_twin``."""
+        return dense_twin(self)
 
     @property
     def replicas(self) -> int:
@@ -202,9 +207,43 @@ def _optimizer(
     )
 
 
+def dense_twin(recipe: Recipe) -> Recipe:
+    """The recipe of the same model with every weight dense: same widths, same optimizer form, no topology.
+
+    GaLore is dense already; its twin has plain Adam, beside which its moments are small.
+    """
+    topology = dataclasses.replace(
+        recipe.run.topology,
+        method="dense",
+        density=1.0,
+        rules=(),
+        drop="none",
+        grow="none",
+        density_schedule="constant",
+        flow="none",
+    )
+    adam = dataclasses.replace(recipe.run.optim, form="naive")
+    optim = adam if recipe.run.optim.form == "galore" else recipe.run.optim
+    # It is what the run would be compared with, so it has no start and no teacher of its own.
+    init = dataclasses.replace(recipe.run.init, from_="", distill_weight=0.0, feature_weight=0.0)
+    run = dataclasses.replace(recipe.run, topology=topology, optim=optim, init=init)
+    return build_recipe(
+        run,
+        steps=recipe.steps,
+        vocab_size=recipe.vocab_size,
+        start_id=recipe.start_id,
+        target=recipe.target,
+        mesh=recipe.mesh,
+    )
+
+
 def fresh_state(recipe: Recipe, init_seed: jax.Array, topology_seed: jax.Array) -> TrainState:
     """The state before the first step, a pure function of the seeds; see ``programs.init_state``."""
-    params, topology = functional.initial_trees(partial(recipe.build, init_seed, topology_seed))
+    return starting_state(recipe, *functional.initial_trees(partial(recipe.build, init_seed, topology_seed)))
+
+
+def starting_state(recipe: Recipe, params: Tree, topology: Tree) -> TrainState:
+    """The state before the first step of a run that starts from these weights, wherever they come from."""
     topology = with_flow(topology, recipe.run, jnp.int32(0), recipe.steps)
     return _fresh_state(recipe.run, recipe.sparse, recipe.optimizer, params, topology)
 

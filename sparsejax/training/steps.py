@@ -19,6 +19,7 @@ from sparsejax.models import functional
 from sparsejax.models.flow import with_flow
 from sparsejax.models.llama import Llama
 from sparsejax.models.parallel import REPLICA
+from sparsejax.training.distill import DistillSums, make_distilled_objective, teacher_specs
 from sparsejax.training.loss import LossSums, head_loss_sums, objective, shift_right
 from sparsejax.training.on_mesh import on_mesh
 from sparsejax.training.recipe import Recipe
@@ -31,6 +32,7 @@ Metrics = dict[str, jax.Array]
 # Sums over all tokens are the same on every device; those of a replica that trains apart are its own.
 _SUMS = LossSums(*(PartitionSpec(),) * 3)  # type: ignore[arg-type]  # places instead of arrays
 _OWN_SUMS = LossSums(*(PartitionSpec(REPLICA),) * 3)  # type: ignore[arg-type]
+_DISTILL_SUMS = DistillSums(*(PartitionSpec(),) * 5)  # type: ignore[arg-type]
 
 
 def forward_sums(recipe: Recipe, params: Tree, topology: Tree, target_BT: jax.Array) -> LossSums:
@@ -49,8 +51,10 @@ def own_loss_sums(recipe: Recipe, model: Llama, hidden_BTD: jax.Array, target_BT
     return head_loss_sums(logits, hidden_BTD, parallel.own_tokens(target_BT), chunk_tokens=recipe.run.train.loss_chunk)
 
 
-def make_gradient(recipe: Recipe, *, apart: bool = False) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, LossSums]]:
+def make_gradient(recipe: Recipe, *, apart: bool = False) -> Callable[..., tuple[Tree, LossSums]]:
     """Gradient of the summed objective: params, topology and targets ``[B, T]`` in, gradients and loss sums out.
+
+    A run with a teacher takes its params behind the targets, and has the objective and the sums of ``distill``.
 
     Gradients exist for active blocks only. With ``train.microbatches = A`` they are summed over a scan of A
     slices of the rows of every device, in float32. With ``apart`` every replica has params, gradients and sums of its
@@ -62,30 +66,37 @@ def make_gradient(recipe: Recipe, *, apart: bool = False) -> Callable[[Tree, Tre
         sums = forward_sums(recipe, params, topology, target_BT)
         return objective(sums, train.z_loss), sums
 
-    gradient = jax.grad(summed, has_aux=True)
-    sums = _OWN_SUMS if apart else _SUMS
+    distills = recipe.run.init.distills
+    gradient = jax.grad(make_distilled_objective(recipe) if distills else summed, has_aux=True)
+    sums = _DISTILL_SUMS if distills else _OWN_SUMS if apart else _SUMS
+    beside = (teacher_specs(recipe),) if distills and recipe.mesh is not None else ()
     out_specs = specs(recipe, recipe.abstract.params, "outer/params/" if apart else "params/"), sums
     if train.microbatches == 1:
-        return on_mesh(recipe, gradient, out_specs, apart=apart)
+        return on_mesh(recipe, gradient, out_specs, apart=apart, beside=beside)
 
-    def accumulated(params: Tree, topology: Tree, target_BT: jax.Array) -> tuple[Tree, LossSums]:
+    def accumulated(params: Tree, topology: Tree, target_BT: jax.Array, *teacher: Tree) -> tuple[Tree, LossSums]:
         micro = target_BT.reshape(train.microbatches, -1, target_BT.shape[1])
 
         def add(total: Any, target: jax.Array) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient(params, topology, target)), None
+            return jax.tree.map(jnp.add, total, gradient(params, topology, target, *teacher)), None
 
-        zero = LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
+        zero = type(sums)(*(jnp.zeros((), jnp.float32) for _ in dataclasses.fields(sums)))
         return jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), zero), micro)[0]
 
-    return on_mesh(recipe, accumulated, out_specs, apart=apart)
+    return on_mesh(recipe, accumulated, out_specs, apart=apart, beside=beside)
 
 
-def make_train_step(recipe: Recipe) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
-    """The train step: state, targets ``[B, T]`` int32 and ``recipe.rates`` in, new state and float32 metrics out."""
+def make_train_step(recipe: Recipe) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The train step: state, targets ``[B, T]`` int32 and ``recipe.rates`` in, new state and float32 metrics out.
+
+    A run with a teacher takes its params behind the rates, see ``distill.abstract_teacher``.
+    """
     gradient, update = make_gradient(recipe), make_update(recipe)
 
-    def train_step(state: TrainState, target_BT: jax.Array, rates: jax.Array) -> tuple[TrainState, Metrics]:
-        grads, sums = gradient(state.params, state.topology, target_BT)
+    def train_step(
+        state: TrainState, target_BT: jax.Array, rates: jax.Array, *teacher: Tree
+    ) -> tuple[TrainState, Metrics]:
+        grads, sums = gradient(state.params, state.topology, target_BT, *teacher)
         return update(state, grads, sums, rates)
 
     return train_step
@@ -131,6 +142,8 @@ def make_update(recipe: Recipe) -> Callable[[TrainState, Tree, LossSums, jax.Arr
             "skipped": new_state.skipped,
             "skipped_in_row": new_state.skipped_in_row,
         }
+        if isinstance(sums, DistillSums):
+            metrics |= {"divergence": sums.divergence / tokens, "feature_error": sums.feature_error / tokens}
         if recipe.rewires:
             metrics["regrown_update"] = regrown_update(recipe, updates, state.topology, opt_state)
         return new_state, metrics

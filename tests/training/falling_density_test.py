@@ -14,10 +14,9 @@ from sparsejax.topology.density_path import STAIRS
 from sparsejax.training.checkpoint import state_digest
 from sparsejax.training.growth_scores import NO_SCORES
 from sparsejax.training.loop import train
-from sparsejax.training.memory import dense_twin
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.programs import init_state
-from sparsejax.training.recipe import index_of, values_of, values_path
+from sparsejax.training.recipe import dense_twin, index_of, values_of, values_path
 from sparsejax.training.resize import resize
 from sparsejax.training.rewire_plan import is_due, plan_at
 from sparsejax.training.rewiring import make_rewire_step

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from sparsejax.models.accounting import memory
-from sparsejax.training.memory import dense_twin, measure
+from sparsejax.training.memory import measure
+from sparsejax.training.recipe import dense_twin
 from sparsejax.training.steps import make_train_step
 from tests.training.tiny import tiny_recipe
 

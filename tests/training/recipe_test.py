@@ -8,8 +8,9 @@ import pytest
 from sparsejax.models.accounting import memory
 from sparsejax.optim.sparse_adam import sparse_adam_state
 from sparsejax.topology.nm import nm_mask
-from sparsejax.training.memory import dense_twin, measure
+from sparsejax.training.memory import measure
 from sparsejax.training.programs import init_state
+from sparsejax.training.recipe import dense_twin
 from sparsejax.training.report import density_table
 from sparsejax.training.steps import make_train_step
 from tests.training.tiny import quiet_console, tiny_recipe
