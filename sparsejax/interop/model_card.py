@@ -56,11 +56,16 @@ def _summary(facts: Mapping[str, Any], dtype: str) -> str:
         if sparse
         else "A dense LLaMA-style decoder trained with sparsejax."
     )
-    made = f" It is the mean of the runs {', '.join(facts['average_of'])}." if facts["average_of"] else ""
+    made = f" It is a mean of runs: {_shares(facts['average_of'])}." if facts["average_of"] else ""
     return (
         f"# {facts['name']}\n\n{kind}{made} {count['active']:,} of {count['total']:,} parameters are active "
         f"({count['active_non_embedding']:,} active without embedding and head). Tensors are {dtype}."
     )
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    """The runs that a mean was made of; one that was left out has no share."""
+    return ", ".join(f"{share:.3f} of {name}" for name, share in shares.items() if share)
 
 
 def _use(form: str) -> str:
@@ -104,14 +109,14 @@ def _span(counts: list[int]) -> str:
 
 def _training(facts: Mapping[str, Any]) -> str:
     data, tokens, losses, config = facts["data"], facts["tokens"], facts["losses"], facts["config"]
-    state = "finished" if facts["finished"] else "not finished, or not a single run"
+    state = "finished" if facts["finished"] else "not finished"
     rows = [
         ("step", f"{facts['step']:,} of {facts['steps']:,} ({state})"),
         ("started from", config["init"]["from"] or "a random draw"),
         ("text", f"source `{data['source']}` {data['path']}".rstrip()),
         ("digest of the tokens", f"`{data['digest']}`"),
         ("tokenizer", f"{data['tokenizer']}, digest `{data['tokenizer_digest']}`"),
-        ("tokens seen", f"{tokens['seen']:,}"),
+        ("tokens seen" + (" by each run" if facts["average_of"] else ""), f"{tokens['seen']:,}"),
         ("unique tokens", "all of the corpus" if tokens["unique"] is None else f"{tokens['unique']:,}"),
         ("epochs", _number(tokens["epochs"], ".3f")),
         ("tokens of a row, rows of a step", f"{data['sequence_length']}, {config['train']['batch_size']}"),

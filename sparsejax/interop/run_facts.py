@@ -119,7 +119,7 @@ def _training(workdir: RunDirectory, trained: TrainedRun, step: int) -> dict[str
         losses = {"train": train[-1]["loss_mean"] if train else None, "validation": last["loss"]}
         losses |= {"bits_per_byte": last["bits_per_byte"], "step": last["step"]}
     return {
-        "finished": result is not None,
+        "finished": result is not None or soup is not None,
         "tokens": {
             "seen": result["total_tokens"] if result else tokens,
             "unique": result["unique_tokens"] if result else run.data.unique_tokens or None,
@@ -132,7 +132,7 @@ def _training(workdir: RunDirectory, trained: TrainedRun, step: int) -> dict[str
         },
         "device": result["device"] if result else None,
         "versions": result["versions"] if result else None,
-        "average_of": soup["ingredients"] if soup is not None else None,
+        "average_of": dict(zip(soup["ingredients"], soup["shares"], strict=True)) if soup is not None else None,
     }
 
 
