@@ -15,6 +15,7 @@ from sparsejax.hardware.topologies import described_devices
 from sparsejax.planning.facts import Facts
 from sparsejax.planning.overflow import Overflow, read_overflow
 from sparsejax.training import programs
+from sparsejax.training.distill import abstract_teacher
 from sparsejax.training.growth_scores import NO_SCORES, wants_scores
 from sparsejax.training.mesh import make_mesh, settle_mesh
 from sparsejax.training.recipe import Recipe, build_recipe
@@ -84,6 +85,15 @@ def placed_on(recipe: Recipe, device: jax.Device) -> Any:
     )
 
 
+def teacher_on(recipe: Recipe, device: jax.Device) -> tuple[Any, ...]:
+    """Shapes of the frozen weights that the train step takes beside the state, where it keeps them; () for none."""
+    if not recipe.run.init.distills:
+        return ()
+    alone, shapes = jax.sharding.SingleDeviceSharding(device), abstract_teacher(recipe)
+    places = jax.tree.map(lambda _: alone, shapes) if recipe.mesh is None else programs.teacher_places(recipe)
+    return (jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, places),)
+
+
 def lower_programs(recipe: Recipe, device: jax.Device, names: tuple[str, ...]) -> dict[str, jax.stages.Lowered]:
     """The programs of a run that ``names`` lists and the run has, lowered for its mesh, or for one ``device``.
 
@@ -100,7 +110,7 @@ def lower_programs(recipe: Recipe, device: jax.Device, names: tuple[str, ...]) -
     found = {}
     if TRAIN in names:
         rates = abstract(jax.eval_shape(lambda: recipe.rates))
-        found[TRAIN] = programs.train_step(recipe).lower(state, targets_BT, rates)
+        found[TRAIN] = programs.train_step(recipe).lower(state, targets_BT, rates, *teacher_on(recipe, device))
     if MEET in names and recipe.replicas > 1:
         found[MEET] = programs.meet_step(recipe).lower(state)
     if not recipe.rewires:

@@ -15,6 +15,7 @@ TABLES = "embedding and head, gathered, and their gradients"
 KEPT = "activations kept for the backward pass"
 LAYER = "activations of one layer while it is differentiated"
 LOGITS = "logits of one chunk, and their gradient"
+TEACHER = "activations of one layer and logits of one chunk of the teacher"
 
 
 def step_bytes(work: Work, *, attention: str, chunk_tokens: int, sequence: bool) -> dict[str, int]:
@@ -40,6 +41,12 @@ def step_bytes(work: Work, *, attention: str, chunk_tokens: int, sequence: bool)
         LAYER: 2 * work.micro_tokens * per_token * compute,
         LOGITS: 2 * VALUE_BYTES * work.shape.vocab * chunk_tokens,
     }
+
+
+def teacher_bytes(work: Work, *, attention: str, chunk_tokens: int) -> int:
+    """Bytes of one device for the forward pass of a teacher as wide as the run's model; arguments as ``step_bytes``."""
+    per_token = _layer_elements(work, work.shape.hidden, attention)
+    return work.micro_tokens * per_token * work.compute_bytes + 2 * VALUE_BYTES * work.shape.vocab * chunk_tokens
 
 
 def _linear_outputs(work: Work) -> int:

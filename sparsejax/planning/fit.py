@@ -21,15 +21,19 @@ from sparsejax.models.parallel import AXES
 from sparsejax.planning import compiling, estimate, floor
 from sparsejax.planning.collectives import collectives
 from sparsejax.planning.facts import Facts
-from sparsejax.planning.footprint import ProgramBytes, program_bytes, state_bytes
+from sparsejax.planning.footprint import ProgramBytes, local_bytes, program_bytes, state_bytes
 from sparsejax.planning.overflow import Overflow
 from sparsejax.planning.ring import Traffic
 from sparsejax.planning.traffic import Work, step_traffic
+from sparsejax.training.distill import teacher_flops
 from sparsejax.training.loss import chunk_count
 from sparsejax.training.recipe import Recipe
 
 # Of a GPU's memory, what is left when its runtime and fragments have had theirs: XLA_PYTHON_CLIENT_MEM_FRACTION=0.9.
 GPU_MEMORY_SHARE = 0.9
+
+# Of the rows of memory, beside those of the state.
+TEACHER = "frozen weights to learn from"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Fit:
     Attributes:
       recipe: what would be trained; its mesh is settled.
       work: the same in numbers.
-      state: of one device by kind, from its shardings.
+      state: of one device by kind, from its shardings; and the weights of a run's teacher, which no checkpoint has.
       estimate: of everything else in a step, by arithmetic.
       programs: what compiled programs hold, or by how much they are too large; empty where nothing was compiled.
       traffic: collectives of a train step: of the compiled program, by formula where there is none.
@@ -150,24 +154,32 @@ def _fit(
     chunks = chunk_count((rows, length), run.train.loss_chunk)
     executed, at_least = floor.step_flops(work, recipe.implementations, attention=name, logits_recomputed=chunks > 1)
     moments = {"float32": 4, "bfloat16": 2}[run.optim.moment_dtype]
+    beside, passing, learned = {}, {}, teacher_flops(recipe) * work.tokens
+    if run.init.distills:
+        beside = {TEACHER: local_bytes(jax.tree.leaves(compiling.teacher_on(recipe, device)))}
+        passing = {
+            estimate.TEACHER: estimate.teacher_bytes(work, attention=name, chunk_tokens=rows * -(-length // chunks))
+        }
     times = None
     if system.chip is not None:
         moved = floor.memory_bytes(work, logits_made=1 + (chunks > 1), moment_bytes=moments)
+        moved += work.microbatches * sum(beside.values())
         groups = {each.axes for each in traffic}
         links = {axes: axes_bandwidth(system, recipe.mesh, axes) for axes in groups}
         rates = floor.Rates(system.chip.peak_flops, system.chip.memory_bandwidth, links)
-        times = floor.times_of(at_least // work.devices, moved, traffic, rates)
+        times = floor.times_of((at_least + learned) // work.devices, moved, traffic, rates)
     refused = [each.available for each in sizes.values() if isinstance(each, Overflow)]
     return Fit(
         recipe=recipe,
         work=work,
-        state=state_bytes(compiling.placed_on(recipe, device)),
+        state=state_bytes(compiling.placed_on(recipe, device)) | beside,
         estimate=estimate.step_bytes(
             work, attention=name, chunk_tokens=rows * -(-length // chunks), sequence=run.mesh.sequence
-        ),
+        )
+        | passing,
         programs=sizes,
         traffic=traffic,
-        executed=executed,
+        executed=executed + learned,
         theoretical=theoretical_flops(work.shape, work.weights, work.length).train * work.tokens,
         times=times,
         limit=refused[0] if refused else memory_limit(system),

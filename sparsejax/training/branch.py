@@ -173,6 +173,11 @@ def check_testable(run: RunConfig) -> None:
             f"outer.every={run.outer.every}: the replicas of this run train apart; the branch test follows one model "
             "and needs outer.every=1"
         )
+    if run.init.distills:
+        raise ConfigError(
+            f"init.distill_weight={run.init.distill_weight:g}, init.feature_weight={run.init.feature_weight:g}: the "
+            "branch test has no teacher; it needs a run without one"
+        )
 
 
 def forms_agree(optim: OptimConfig, saturated: int) -> bool:

@@ -7,7 +7,6 @@ Axes: L layers, K input width, N output width.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable
@@ -197,8 +196,8 @@ def _calibrated(recipe: Recipe, teacher: Tree, batches: TrainBatches) -> dict[st
     train, length = recipe.run.train, recipe.run.data.sequence_length
     feed = Feed(None if recipe.mesh is None else batch_sharding(recipe), (train.batch_size, length))
     count = -(-recipe.run.init.calibration_tokens // (train.batch_size * length))
-    with contextlib.closing(batches.iterate(0, feed.parts, feed.of)) as stream:
-        return input_norms(recipe.dense, teacher, map(feed.place, islice(stream, count)))
+    stream = batches.iterate(0, feed.parts, feed.of)
+    return input_norms(recipe.dense, teacher, map(feed.place, islice(stream, count)))
 
 
 def _check_tokenizer(recipe: Recipe, checkpoint: DenseCheckpoint, corpus: Corpus, notice: Notice) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsejax.hardware.chips import chip_named
 from sparsejax.models.accounting import executed_flops, theoretical_flops
+from sparsejax.training.distill import teacher_flops
 from sparsejax.training.loss import chunk_count
 from sparsejax.training.recipe import Recipe
 
@@ -11,9 +12,9 @@ from sparsejax.training.recipe import Recipe
 class Throughput:
     """Turns the tokens a second of a run into FLOP/s.
 
-    ``executed`` counts what the program multiplies, zeros of a transient dense weight included; it is the numerator
-    of MFU, whose denominator is the chip's dense bfloat16 peak times the number of devices. ``theoretical`` counts
-    active weights only and is never called MFU.
+    ``executed`` counts what the program multiplies, zeros of a transient dense weight and a teacher's forward pass
+    included; it is the numerator of MFU, whose denominator is the chip's dense bfloat16 peak times the number of
+    devices. ``theoretical`` counts active weights only and is never called MFU.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -26,7 +27,7 @@ class Throughput:
         chunks = chunk_count(own, train.loss_chunk)
         self.executed = executed_flops(
             recipe.shape, counted, length, recipe.implementations, remat, logits_recomputed=chunks > 1
-        ).train
+        ).train + teacher_flops(recipe)
         self.theoretical = theoretical_flops(recipe.shape, counted, length).train
         devices = parallel.data * parallel.tensor
         # A CPU has no row in the table of chips, so it gets no MFU.

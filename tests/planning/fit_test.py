@@ -8,9 +8,9 @@ import pytest
 
 from sparsejax.config import ConfigError, MeshConfig
 from sparsejax.hardware.systems import parse_system
-from sparsejax.planning import compiling
+from sparsejax.planning import compiling, estimate
 from sparsejax.planning.facts import Facts
-from sparsejax.planning.fit import axes_bandwidth, fit_of
+from sparsejax.planning.fit import TEACHER, axes_bandwidth, fit_of
 from sparsejax.planning.footprint import local_bytes, state_bytes
 from sparsejax.planning.traffic import step_traffic
 from sparsejax.training import programs
@@ -108,3 +108,17 @@ def test_axes_are_as_fast_as_the_nodes_they_stay_in():
     assert axes_bandwidth(system, mesh, ("fsdp",)) == 450e9
     with pytest.raises(ValueError, match="no links"):
         axes_bandwidth(CPU_8, mesh, ("fsdp",))
+
+
+def test_a_teacher_is_counted(tmp_path):
+    taught = {"init_from": "dense", "init_distill_weight": 0.5, "topology_density": 0.25}
+    runs = [tiny_run(tmp_path, **MESH, **changes) for changes in ({"topology_density": 0.25}, taught)]
+    plain, fit = (fit_of(compiling.recipe_on(run, FACTS, CPU_8), CPU_8, programs=()) for run in runs)
+    # Float32 on one device: a quarter of embedding and head and of two layers' matrices, and all norm scales.
+    held = 4 * (2 * 257 * 16 // 4 + 2 * (4 * 16 * 16 + 3 * 16 * 32) // 4 + 5 * 16)
+    assert fit.state == plain.state | {TEACHER: held} and TEACHER not in plain.state
+    assert fit.estimated - plain.estimated == held + fit.estimate[estimate.TEACHER] > held
+    # A forward pass of the dense model: per token and layer 2 (4 * 16 * 16 + 3 * 16 * 32), attention, and the head.
+    assert fit.executed - plain.executed == 64 * (2 * (2 * 2560 + 4 * 16 * 16) + 2 * 16 * 257)
+    assert fit.theoretical == plain.theoretical
+    compiling.lower_programs(fit.recipe, jax.devices()[0], (compiling.TRAIN,))
