@@ -110,7 +110,7 @@ def third_party(folder: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("sparsejax", ["hf"]),
+        ("sparsejax", ["hf", "lm_eval"]),
         ("configs", []),
         ("benchmarks", []),
         ("docs", []),
@@ -123,7 +123,7 @@ def test_every_import_is_a_declared_dependency(folder: str, extras: list[str]) -
     distributions = importlib.metadata.packages_distributions()
     undeclared = set()
     for name in set(third_party(folder)):
-        homes = {canonicalize_name(home) for home in distributions[name]} if name in distributions else {name}
+        homes = {canonicalize_name(home) for home in (distributions[name] if name in distributions else [name])}
         if not homes & declared:
             undeclared.add(name)
     assert undeclared == set()

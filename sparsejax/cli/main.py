@@ -18,6 +18,7 @@ COMMANDS = {
     "tokenize": "tokenise a corpus once, on one host or many",
     "evaluate": "validation loss of a run",
     "generate": "text from a run",
+    "harness": "tasks of the LM evaluation harness over a run",
     "export": "a run for transformers, or as a file of its active blocks, with a model card",
     "check": "does a run fit a machine, and how long does it take, before booking it",
     "sweep": "train every point of an ablation with every seed, and tabulate",

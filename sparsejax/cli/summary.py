@@ -60,7 +60,6 @@ def _print_sample(console: Console, outcome: Outcome, prompt_tokens: list[int]) 
         recipe.weights,
         state.params,
         state.topology,
-        vocab_size=recipe.vocab_size,
         devices=jax.devices()[:1],
     )
     pieces = generate(

@@ -115,8 +115,8 @@ def extend(model: Llama, cache: Cache, tokens_BT: jax.Array) -> tuple[jax.Array,
             # The whole stack is carried and written at a few places: as outputs of the scan, layers would be copied.
             keys = stored[0].at[number, row_B1, position_BT].set(k_BTMH, mode="drop")
             values = stored[1].at[number, row_B1, position_BT].set(v_BTMH, mode="drop")
-            own = (jax.lax.dynamic_index_in_dim(stack, number, keepdims=False) for stack in (keys, values))
-            return jax.nn.dot_product_attention(q_BTNH, *own, mask=visible_B1TS), (keys, values)
+            k, v = (jax.lax.dynamic_index_in_dim(stack, number, keepdims=False) for stack in (keys, values))
+            return jax.nn.dot_product_attention(q_BTNH, k, v, mask=visible_B1TS), (keys, values)
 
         return _layer(nnx.merge(graphdef, states), x_BTD, rotation, attend), None
 

@@ -65,7 +65,6 @@ class Engine:
         params: Tree,
         topology: Tree,
         *,
-        vocab_size: int,
         devices: Sequence[jax.Device],
         implementation: str = "auto",
     ) -> None:
@@ -76,14 +75,14 @@ class Engine:
           weights: the density table of the arrays.
           params: float32 parameters as ``functional.abstract`` has them; they are left as they are.
           topology: index arrays.
-          vocab_size: size of the tokenizer.
           devices: at least one.
           implementation: of ``block_matmul``, as ``kernels.auto.resolve`` takes it.
 
         Raises:
           ConfigError: the implementation cannot take one of the weights.
         """
-        self.model, self.vocab_size, self.devices = model, vocab_size, len(devices)
+        self.model, self.devices = model, len(devices)
+        self.vocab_size = params["embed"]["embedding"].shape[0]
         self._implementation, self._target = implementation, target_of(devices[0])
         self.mesh = Mesh(np.array(devices), (_ROWS,), axis_types=(AxisType.Auto,)) if len(devices) > 1 else None
         self._weights = dict(weights)
@@ -94,6 +93,7 @@ class Engine:
         place = devices[0] if self.mesh is None else NamedSharding(self.mesh, _WHOLE)
         self.trees = jax.device_put((params, topology), place)
         self._graphdefs: dict[tuple[Any, ...], nnx.GraphDef] = {}
+        self._steps: dict[tuple[int, Sampling], Program] = {}
 
     def prefill(
         self, tokens_BT: ArrayLike, lengths_B: ArrayLike, seeds_B: ArrayLike, number: int, capacity: int, how: Sampling
@@ -107,8 +107,11 @@ class Engine:
         self, cache: Cache, token_B: ArrayLike, seeds_B: ArrayLike, number: int, how: Sampling
     ) -> tuple[jax.Array, Cache]:
         """Read one more token a row and draw the next; the cache is used up."""
-        program = _step_program(self.graphdef(np.shape(token_B)[0], 1), how, self.mesh)
-        return program(*self.trees, cache, token_B, seeds_B, number)
+        rows = np.shape(token_B)[0]
+        # Looked up for every token: not by the graphdef, which takes long to compare.
+        if (rows, how) not in self._steps:
+            self._steps[rows, how] = _step_program(self.graphdef(rows, 1), how, self.mesh)
+        return self._steps[rows, how](*self.trees, cache, token_B, seeds_B, number)
 
     def graphdef(self, rows: int, length: int) -> nnx.GraphDef:
         """The model without arrays, with the products for so many rows of so many tokens at a time."""

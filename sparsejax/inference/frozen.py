@@ -73,9 +73,10 @@ def _kernel(weight: SparseWeight, layer: tuple[Tree, Tree]) -> jax.Array:
     return to_dense(BlockSparse(leaves["values"], places, weight.grid))
 
 
-def _with(tree: Tree, path: tuple[str, ...], leaf: jax.Array) -> Tree:
+def _with(tree: Tree, path: tuple[str, ...], branch: Tree) -> Tree:
+    """The tree with another branch."""
     first, *rest = path
-    return tree | {first: _with(tree[first], tuple(rest), leaf) if rest else leaf}
+    return tree | {first: _with(tree[first], tuple(rest), branch) if rest else branch}
 
 
 def _without(tree: Tree, path: tuple[str, ...]) -> Tree:

@@ -82,11 +82,11 @@ def generate(
     while not all(text.end for text in texts):
         ids_B = continuation.step()
         for row, text in enumerate(texts):
-            if text.end is None:
-                piece = text.take(int(ids_B[row]), tokenizer.end_id)
-                if text.end is not None:
+            if not text.end:
+                piece = text.take(row, int(ids_B[row]), tokenizer.end_id)
+                if piece.end:
                     continuation.finish(row)
-                yield Piece(row, piece, text.end, text.tokens)
+                yield piece
 
 
 class _Row:
@@ -97,14 +97,14 @@ class _Row:
         self.end: End | None = None
         self.tokens = 0
 
-    def take(self, token: int, end_id: int) -> str:
-        """The text that a token makes final."""
+    def take(self, row: int, token: int, end_id: int) -> Piece:
+        """The piece that a token makes final."""
         if token == end_id:
             self.end = "end"
-            return self._stream.close()
+            return Piece(row, self._stream.close(), self.end, self.tokens)
         text, self.tokens = self._stream.push(token), self.tokens + 1
         if not self._stream.stopped and self.tokens == self._most:
             text, self.end = text + self._stream.close(), "length"
         if self._stream.stopped:
             self.end = "stop"
-        return text
+        return Piece(row, text, self.end, self.tokens)

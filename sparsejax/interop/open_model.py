@@ -56,8 +56,7 @@ class OpenModel:
 
     def engine(self, devices: Sequence[jax.Device]) -> Engine:
         """The model on these devices, which share the rows of a batch."""
-        vocab_size = self.params["embed"]["embedding"].shape[0]
-        return Engine(self.model, self.weights, self.params, self.topology, vocab_size=vocab_size, devices=devices)
+        return Engine(self.model, self.weights, self.params, self.topology, devices=devices)
 
 
 def open_model(directory: RunDirectory, notice: Notice, weights: Weights = "raw") -> OpenModel:

@@ -69,7 +69,7 @@ XLA_OVER_DENSE: Mapping[tuple[str, Balance], BySide] = {
 # of a square weight, block and density.
 #
 # cpu: `python -m benchmarks.kernels --preset few`, float32, shortest times of a machine that others used too; else as
-# above. Up to these counts xla was slower in every cell that decides anything.
+# above. With few tokens xla is no choice: it took up to six times the dense product's time.
 #
 # gpu and tpu have no rows: nothing was timed there.
 BATCHED_OVER_DENSE: Mapping[str, Mapping[int, BySide]] = {
@@ -169,10 +169,10 @@ def resolve(
 
     Under ``"auto"`` a TPU gets its kernel where the schedules say that it issues less than the dense product does.
     On a CPU few tokens get ``batched`` where it was measured to be faster than the dense product, by the least measured
-    count of tokens that is not below ``tokens``. Otherwise the table of ``xla`` counts; without a cell in it the answer
-    is ``"transient"``. In both a weight that was not measured counts as the widest measured one that fits inside it, a
-    block likewise, a density as the next higher measured one (one up to a tenth below it still counts, because counts
-    are rounded to whole blocks).
+    count of tokens that is not below ``tokens``, and many get ``xla`` where that was. Otherwise, and without a cell,
+    the answer is ``"transient"``. In both tables a weight that was not measured counts as the widest measured one that
+    fits inside it, a block likewise, a density as the next higher measured one (one up to a tenth below it still
+    counts, because counts are rounded to whole blocks).
 
     Raises:
       ConfigError: the implementation is unknown, has no tiles for the chip, or does not support grid or dtype.
@@ -212,10 +212,12 @@ def _best_on_tpu(target: Target, grid: BlockGrid, density: float, dtype: DTypeLi
 
 
 def _best_for_few(target: Target, grid: BlockGrid, density: float, tokens: int | None) -> str:
-    """``batched`` or nothing."""
+    """The choice for few tokens; the empty string where there are more than were measured, or none were."""
     by_tokens = BATCHED_OVER_DENSE[target.platform] if target.platform in BATCHED_OVER_DENSE else {}
     counts = [count for count in by_tokens if tokens is not None and tokens <= count]
-    return "batched" if counts and _worthwhile(by_tokens[min(counts)], grid, density) else ""
+    if not counts:
+        return ""
+    return "batched" if _worthwhile(by_tokens[min(counts)], grid, density) else "transient"
 
 
 def _best(target: Target, grid: BlockGrid, density: float) -> str:

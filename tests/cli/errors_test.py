@@ -113,6 +113,12 @@ def test_bad_config_files(capsys, tmp_path, config, part):
         (["generate", "--workdir=/nowhere/run"], "holds no run"),
         (["generate", "--workdir=/nowhere/run", "--temperature=-1"], "--temperature=-1.0"),
         (["generate", "--workdir=/nowhere/run", "--tokens=x"], "--tokens"),
+        (["generate", "--workdir=/nowhere/run", "--top-p=0"], "--top-p=0.0: must be in (0, 1]"),
+        (["generate", "--workdir=/nowhere/run", "--stop="], "--stop=: must not be empty"),
+        (["generate", "--workdir=/nowhere/run", "--prompts=/nowhere/prompts"], "--prompts=/nowhere/prompts: cannot"),
+        (["generate", "--workdir=/nowhere/run", "--prompt=a", "--prompts=b"], "give one of them"),
+        (["harness", "--workdir=/nowhere/run"], "--tasks"),
+        (["harness", "--workdir=/nowhere/run", "--tasks=a", "--batch-size=0"], "--batch-size=0: must be at least 1"),
     ],
 )
 def test_bad_commands(capsys, arguments, part):

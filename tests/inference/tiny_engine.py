@@ -47,7 +47,6 @@ class Tiny:
             self.weights,
             self.params,
             self.topology,
-            vocab_size=self.params["embed"]["embedding"].shape[0],
             devices=jax.devices()[:devices],
             implementation=implementation,
         )

@@ -75,9 +75,11 @@ def test_few_tokens_have_a_table_of_their_own(monkeypatch):
         return auto.resolve("auto", target=target, grid=grid, density=density, dtype="float32", tokens=tokens)
 
     assert at(1, 0.5) == at(2, 0.25) == at(8, 0.25) == "batched"
-    assert at(2, 0.5) == "transient"  # by the row of 8 tokens, then by the table of many
+    assert at(2, 0.5) == "transient"  # by the row of 8 tokens
     assert at(9, 0.25) == at(None, 0.25) == "xla"  # more than any that was measured
     assert at(1, 0.5, narrow) == at(1, 0.25, target=Target("gpu", "h200")) == "transient"
+    few["cpu"][8][512][16, 16] = {0.25: 0.96}
+    assert at(8, 0.25) == "transient"  # not xla, which was measured with many
 
 
 def test_a_name_is_returned_as_it_is_or_refused_in_one_line():

@@ -1,0 +1,43 @@
+"""``sparsejax harness``: tasks of the LM evaluation harness over a run, an export or a LLaMA checkpoint."""
+
+from __future__ import annotations
+
+from sparsejax.cli.flags import FlagParser
+
+
+def main(argv: list[str]) -> int:
+    """Print one line a metric and write the results as JSON; returns 0."""
+    parser = FlagParser("harness", "Tasks of the LM evaluation harness, on all devices of this machine.")
+    parser.add_argument("--workdir", required=True, help="run directory, or directory of an export")
+    parser.add_argument("--tasks", required=True, help="names, separated by commas")
+    parser.add_argument("--include-path", default="", help="folder with task files of your own")
+    parser.add_argument("--limit", type=int, default=0, help="examples of every task; 0 means all")
+    parser.add_argument("--num-fewshot", type=int, default=None, help="examples in front of every question")
+    parser.add_argument("--batch-size", type=int, default=16, help="rows of a batch")
+    parser.add_argument("--length", type=int, default=0, help="tokens of the context; 0 is the training length")
+    parser.add_argument("--out", default="", help="JSON file; by default <workdir>/lm_eval/<tasks>.json")
+    parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="those trained, or their average")
+    flags = parser.parse_args(argv)
+    for name, least in {"limit": 0, "batch_size": 1, "length": 0}.items():
+        if getattr(flags, name) < least:
+            parser.error(f"--{name.replace('_', '-')}={getattr(flags, name)}: must be at least {least}")
+
+    from sparsejax.interop.harness import Tasks, require_package, result_lines, run_tasks, write_results
+
+    require_package()
+
+    import jax
+
+    from sparsejax.interop.harness_requests import HarnessModel
+    from sparsejax.interop.open_model import open_model
+    from sparsejax.training.workdir import run_directory
+
+    workdir = run_directory(flags.workdir)
+    opened = open_model(workdir, print, flags.weights)
+    length, names = flags.length or opened.length, tuple(flags.tasks.split(","))
+    model = HarnessModel(opened.engine(jax.devices()), opened.tokenizer, length, flags.batch_size)
+    found = run_tasks(model, Tasks(names, flags.include_path, flags.limit, flags.num_fewshot))
+    path = run_directory(flags.out) if flags.out else workdir / "lm_eval" / f"{'+'.join(names)}.json"
+    write_results(path, found, vars(flags) | {"length": length})
+    print("\n".join([*result_lines(found), f"results: {path}"]))
+    return 0

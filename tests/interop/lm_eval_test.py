@@ -1,0 +1,45 @@
+"""The evaluator of the package itself over tiny tasks of this folder; collected where the package is installed."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from sparsejax.config import ConfigError
+from sparsejax.data.tokenizer import ByteTokenizer
+from sparsejax.interop.harness import Tasks, run_tasks, write_results
+from sparsejax.interop.harness_requests import HarnessModel
+from tests.inference.tiny_engine import tiny
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = "tests/interop/lm_eval_tasks"
+
+
+@pytest.fixture
+def model(monkeypatch):
+    # Paths of data in task files are relative to where the evaluator runs.
+    monkeypatch.chdir(ROOT)
+    return HarnessModel(tiny(vocab=257).engine(), ByteTokenizer(), length=32, batch_size=4)
+
+
+def test_the_evaluator_gets_what_the_requests_give(model, tmp_path):
+    found = run_tasks(model, Tasks(("tiny_choice", "tiny_rolling", "tiny_until"), FOLDER, 0, None))
+    results = found["results"]
+    # Both choices of every question, by hand.
+    questions = [("the sparse model reads a block of", "weights", "zzzzzzz"), ("drops the smallest", "ones", "qqqq")]
+    questions += [("a block of weights and", "drops", "#####"), ("the model", "reads", "!!!!!")]
+    pairs = [(context, " " + choice) for context, *choices in questions for choice in choices]
+    scores = [score.log_likelihood for score in model.loglikelihood(pairs)]
+    right = sum(good > bad for good, bad in zip(scores[::2], scores[1::2], strict=True))
+    assert results["tiny_choice"]["acc,none"] == right / 4
+    texts = ["the sparse model reads a block of weights and drops the smallest ones", "a block of weights"]
+    nats = -sum(model.loglikelihood_rolling(texts)) / sum(len(text.encode()) for text in texts)
+    assert results["tiny_rolling"]["bits_per_byte,none"] == pytest.approx(nats / math.log(2), rel=1e-6)
+    assert 0 <= results["tiny_until"]["exact_match,none"] <= 1
+    write_results(tmp_path / "out.json", found, {"workdir": "runs/a"})
+    assert found["packages"]["lm_eval"] in (tmp_path / "out.json").read_text()
+
+
+def test_an_unknown_task_is_one_line(model):
+    with pytest.raises(ConfigError, match="--tasks=absent: no task absent; --include-path adds your own"):
+        run_tasks(model, Tasks(("absent",), FOLDER, 0, None))
