@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import growth_memory, kernels, measuring, memory, model_runs, products, step
+from benchmarks import decode, growth_memory, kernels, measuring, memory, model_runs, products, step
 from sparsejax.models.sizes import Size
 from sparsejax.topology.blocks import BlockGrid
 
@@ -102,9 +102,29 @@ def test_step(monkeypatch, tmp_path, tiny_size):
     assert sparse["state_bytes"] < twin["state_bytes"] and sparse["tokens"] == 8
 
 
+def test_decode(monkeypatch, tmp_path, tiny_size):
+    shared = ("--block", 8, "--density", 0.5, "--repetitions", 1, "--json", tmp_path / "rows.json")
+    run(decode, monkeypatch, "--width", 32, "--linears", 2, "--tokens", 1, 3, "--implementation", "batched", *shared)
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [(row["tokens"], row["density"], row["implementations"]) for row in rows] == [
+        (1, 1.0, "dense"),
+        (1, 0.5, "batched"),
+        (3, 1.0, "dense"),
+        (3, 0.5, "batched"),
+    ]
+    # Two linears: 2 x 4 KiB dense, half of that and the indices sparse.
+    assert rows[0]["weight_bytes"] == 8192 and 4096 < rows[1]["weight_bytes"] < 6000
+    run(decode, monkeypatch, "--model", "60m", "--context", 8, *shared)
+    dense, sparse = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert (dense["what"], dense["over_dense"], sparse["density"]) == ("60m", 1.0, 0.5)
+
+
 @pytest.mark.parametrize(
     ("module", "flags"),
     [
+        (decode, ["--density", "1"]),
+        (decode, ["--block", "48"]),
+        (decode, ["--model", "60m", "--context", "1"]),
         (kernels, ["--block", "7", "7"]),
         (kernels, ["--density", "0"]),
         (kernels, ["--layer", "1b/mlp"]),
