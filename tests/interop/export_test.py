@@ -1,8 +1,6 @@
 """Exports of a run: what the directories hold, there and back again, and what is refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -16,7 +14,6 @@ from sparsejax.cli.main import main
 from sparsejax.data.tokenizer import ByteTokenizer, load_tokenizer
 from sparsejax.interop.export import export
 from sparsejax.interop.hf_files import parse_size
-from sparsejax.interop.packed import Blocks, PackedFileError, PackedModel
 from sparsejax.models import functional
 from sparsejax.topology.blocks import to_dense
 from sparsejax.training.restore import restore_run
@@ -104,65 +101,6 @@ def test_bfloat16_in_shards(source: Path) -> None:
     assert index["metadata"]["total_size"] == sum(array.nbytes for array in rounded.values())
     for name, array in exact.items():
         np.testing.assert_array_equal(rounded[name], array.astype(ml_dtypes.bfloat16))
-
-
-def test_packed_files_hold_active_blocks_bit_for_bit(source: Path) -> None:
-    model, dense = PackedModel(source / "packed" / "model.packed.safetensors"), source / "hf" / "model.safetensors"
-    exact = load_file(dense)
-    assert model.names == sorted(exact) and len(model.sparse) == 12
-    for name, array in exact.items():
-        assert model.tensor(name).tobytes() == array.tobytes()
-    blocks = model.blocks(UP)
-    assert isinstance(blocks, Blocks) and blocks.values.shape == (16, 4, 4)
-    first = exact[UP][4 * blocks.rows[0] :, 4 * blocks.columns[0] :][:4, :4]
-    np.testing.assert_array_equal(blocks.values[0], first)
-    stored = sum(model.stored_bytes(name) for name in model.sparse)
-    whole = sum(exact[name].nbytes for name in model.sparse)
-    assert stored / whole <= 0.5 + 0.02
-    assert model.facts["density"] > 0.5 and model.config["hidden_size"] == 16
-
-
-def test_packed_files_of_bfloat16(source: Path, tmp_path: Path) -> None:
-    export(source / "hf", tmp_path / "out", form="packed", dtype="bfloat16", shard_bytes=1, notice=print)
-    model = PackedModel(tmp_path / "out" / "model.packed.safetensors")
-    exact = load_file(source / "hf" / "model.safetensors")
-    assert model.dtype == "bfloat16"
-    for name, array in exact.items():
-        np.testing.assert_array_equal(model.tensor(name), array.astype(ml_dtypes.bfloat16).astype(np.float32))
-
-
-def test_packed_files_load_without_jax(source: Path) -> None:
-    code = (
-        "import sys; from sparsejax.interop.packed import PackedModel\n"
-        f"model = PackedModel({str(source / 'packed' / 'model.packed.safetensors')!r})\n"
-        "assert len(model.state_dict()) == 21\n"
-        "known = {'jax', 'ml_dtypes', 'flax', 'sparsejax.config', 'sparsejax.training'}\n"
-        "assert not known & set(sys.modules), known & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
-def test_broken_packed_files_get_one_line(source: Path, tmp_path: Path) -> None:
-    good = (source / "packed" / "model.packed.safetensors").read_bytes()
-    file = tmp_path / "file.safetensors"
-
-    def said(content: bytes) -> str:
-        file.write_bytes(content)
-        with pytest.raises(PackedFileError) as caught:
-            PackedModel(file)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    assert "no whole safetensors file" in said(good[:-1])
-    assert "no whole safetensors file" in said(good[:100])
-    assert "no whole safetensors file" in said(b"")
-    assert "the digest differs" in said(good[:-5] + bytes([good[-5] ^ 1]) + good[-4:])
-    assert "the digest differs" in said(good.replace(b"0.5", b"0.6", 1))
-    assert "no packed model of sparsejax" in said((source / "hf" / "model.safetensors").read_bytes())
-    assert "is of format" in said(good.replace(b"sparsejax packed 1", b"sparsejax packed 9", 1))
-    with pytest.raises(PackedFileError, match="no whole safetensors file"):
-        PackedModel(tmp_path / "absent")
 
 
 def test_nothing_is_left_where_an_export_fails(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,83 @@
+"""Packed files: active blocks bit for bit, without jax, and one line for what is none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from sparsejax.interop.export import export
+from sparsejax.interop.packed import Blocks, PackedFileError, PackedModel
+
+UP = "model.layers.1.mlp.up_proj.weight"
+# An export of a run of density 0.5 in blocks of 4 x 4, mlp.down dense; see transformers_golden.py.
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "interop" / "export"
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "out"
+    export(GOLDEN, out, form="packed", dtype=None, shard_bytes=1, notice=print)
+    return out / "model.packed.safetensors"
+
+
+def test_packed_files_hold_active_blocks_bit_for_bit(packed: Path) -> None:
+    model, dense = PackedModel(packed), GOLDEN / "model.safetensors"
+    exact = load_file(dense)
+    assert model.names == sorted(exact) and len(model.sparse) == 12
+    for name, array in exact.items():
+        assert model.tensor(name).tobytes() == array.tobytes()
+    blocks = model.blocks(UP)
+    assert isinstance(blocks, Blocks) and blocks.values.shape == (16, 4, 4)
+    first = exact[UP][4 * blocks.rows[0] :, 4 * blocks.columns[0] :][:4, :4]
+    np.testing.assert_array_equal(blocks.values[0], first)
+    stored = sum(model.stored_bytes(name) for name in model.sparse)
+    whole = sum(exact[name].nbytes for name in model.sparse)
+    assert stored / whole <= 0.5 + 0.02
+    assert model.facts["density"] > 0.5 and model.config["hidden_size"] == 16
+
+
+def test_packed_files_of_bfloat16(packed: Path, tmp_path: Path) -> None:
+    export(GOLDEN, tmp_path / "out", form="packed", dtype="bfloat16", shard_bytes=1, notice=print)
+    model = PackedModel(tmp_path / "out" / "model.packed.safetensors")
+    exact = load_file(GOLDEN / "model.safetensors")
+    assert model.dtype == "bfloat16"
+    for name, array in exact.items():
+        np.testing.assert_array_equal(model.tensor(name), array.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+def test_packed_files_load_without_jax(packed: Path) -> None:
+    code = (
+        "import sys; from sparsejax.interop.packed import PackedModel\n"
+        f"model = PackedModel({str(packed)!r})\n"
+        "assert len(model.state_dict()) == 21\n"
+        "known = {'jax', 'ml_dtypes', 'flax', 'sparsejax.config', 'sparsejax.training'}\n"
+        "assert not known & set(sys.modules), known & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_broken_packed_files_get_one_line(packed: Path, tmp_path: Path) -> None:
+    good = (packed).read_bytes()
+    file = tmp_path / "file.safetensors"
+
+    def said(content: bytes) -> str:
+        file.write_bytes(content)
+        with pytest.raises(PackedFileError) as caught:
+            PackedModel(file)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no whole safetensors file" in said(good[:-1])
+    assert "no whole safetensors file" in said(good[:100])
+    assert "no whole safetensors file" in said(b"")
+    assert "the digest differs" in said(good[:-5] + bytes([good[-5] ^ 1]) + good[-4:])
+    assert "the digest differs" in said(good.replace(b"0.5", b"0.6", 1))
+    assert "no packed model of sparsejax" in said((GOLDEN / "model.safetensors").read_bytes())
+    assert "is of format" in said(good.replace(b"sparsejax packed 1", b"sparsejax packed 9", 1))
+    with pytest.raises(PackedFileError, match="no whole safetensors file"):
+        PackedModel(tmp_path / "absent")
