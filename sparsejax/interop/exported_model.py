@@ -22,6 +22,8 @@ DTYPES: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "bfloat16": np.d
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer_meta.json", "tokenizer.model")
 TRAIN_CONFIG = "train_config.py"
 FACTS_FILE = "sparsejax.json"
+# Of what ``FACTS_FILE`` holds.
+FACTS_SCHEMA = 1
 
 
 @dataclasses.dataclass(frozen=True)

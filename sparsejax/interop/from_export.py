@@ -13,6 +13,7 @@ from sparsejax.config import ConfigError
 from sparsejax.interop.exported_model import (
     DTYPES,
     FACTS_FILE,
+    FACTS_SCHEMA,
     TOKENIZER_FILES,
     TRAIN_CONFIG,
     Dtype,
@@ -21,7 +22,7 @@ from sparsejax.interop.exported_model import (
 )
 from sparsejax.interop.hf_files import MASKS_FILE
 from sparsejax.interop.llama_checkpoint import read_llama
-from sparsejax.interop.llama_config import read_config
+from sparsejax.interop.llama_config import CONFIG_FILE, read_config
 from sparsejax.interop.llama_tensors import LINEARS, layer_tensor, tensor_shapes
 from sparsejax.interop.packed import PackedFileError, PackedModel
 from sparsejax.interop.packed_file import PACKED_FILE
@@ -48,8 +49,8 @@ def read_export(directory: Path) -> ExportedModel:
         packed = open_packed(directory / PACKED_FILE)
         masks = {name: packed.mask(name) for name in packed.sparse}
         shape = read_config(directory)
-        if packed.names != sorted(tensor_shapes(shape)):
-            raise ConfigError(f"{directory}: {PACKED_FILE} holds other tensors than config.json asks for")
+        if packed.config != json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")):
+            raise ConfigError(f"{directory}: {PACKED_FILE} was written with another config.json; export the run again")
         return ExportedModel(shape, facts, masks, packed.tensor, files, cast(Dtype, packed.dtype))
     checkpoint = read_llama(directory)
     if checkpoint.dtype not in DTYPES:
@@ -94,6 +95,9 @@ def read_masks(directory: Path) -> dict[str, np.ndarray]:
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); export the run again") from error
+    if "schema" not in facts or facts["schema"] != FACTS_SCHEMA:
+        raise ConfigError(f"{path}: was written by another version of sparsejax; export the run again")
+    return facts

@@ -166,6 +166,7 @@ def _caveats(facts: Mapping[str, Any], form: str) -> str:
         f"- Positions beyond {facts['data']['sequence_length']} tokens were never trained.",
         "- Losses are of one run on its own validation split; they say nothing of other text.",
     ]
+    lines.append("- No licence is named; choose one before this is published, and mind that of the text.")
     if facts["exported_weights"] == "ema":
         decay = facts["config"]["optim"]["ema_decay"]
         lines.append(

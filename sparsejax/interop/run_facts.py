@@ -12,14 +12,13 @@ import numpy as np
 
 from sparsejax import __version__
 from sparsejax.config import ConfigError
+from sparsejax.interop.exported_model import FACTS_SCHEMA
 from sparsejax.interop.llama_tensors import LINEARS, layer_tensor
 from sparsejax.models.accounting import WeightCount, dense_weights, parameters, theoretical_flops
 from sparsejax.models.shapes import DecoderShape
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.restore import TrainedRun, Weights
 from sparsejax.training.workdir import RunDirectory, read_manifest
-
-SCHEMA = 1
 
 
 def run_facts(
@@ -40,7 +39,7 @@ def run_facts(
     count = parameters(recipe.shape, counted)
     length = run.data.sequence_length
     return {
-        "schema": SCHEMA,
+        "schema": FACTS_SCHEMA,
         "name": workdir.resolve().name,
         "size": run.model.size,
         "method": run.topology.method,

@@ -70,6 +70,7 @@ def test_a_mean_of_runs() -> None:
 
 
 def test_other_storages_and_formats() -> None:
+    assert "No licence is named" in card()
     assert "Monarch factors" in card(storage="monarch") and "stored as zeros, so" not in card(storage="monarch")
     assert "no N:M kernel" in card(storage="dense_master")
     packed = card("packed")

@@ -1,5 +1,6 @@
 """Packed files: active blocks bit for bit, without jax, and one line for what is none."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from sparsejax.config import ConfigError
 from sparsejax.interop.export import export
 from sparsejax.interop.packed import Blocks, PackedFileError, PackedModel
 
@@ -61,6 +63,14 @@ def test_packed_files_load_without_jax(packed: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def mixed(packed: Path, directory: Path) -> Path:
+    """A packed export whose config.json was exchanged."""
+    shutil.copytree(packed.parent, directory)
+    config = directory / "config.json"
+    config.write_text(config.read_text().replace("10000.0", "20000.0"))
+    return directory
+
+
 def test_broken_packed_files_get_one_line(packed: Path, tmp_path: Path) -> None:
     good = (packed).read_bytes()
     file = tmp_path / "file.safetensors"
@@ -79,5 +89,7 @@ def test_broken_packed_files_get_one_line(packed: Path, tmp_path: Path) -> None:
     assert "the digest differs" in said(good.replace(b"0.5", b"0.6", 1))
     assert "no packed model of sparsejax" in said((GOLDEN / "model.safetensors").read_bytes())
     assert "is of format" in said(good.replace(b"sparsejax packed 1", b"sparsejax packed 9", 1))
+    with pytest.raises(ConfigError, match="was written with another config"):
+        export(mixed(packed, tmp_path / "mixed"), tmp_path / "out", form="hf", dtype=None, shard_bytes=1, notice=print)
     with pytest.raises(PackedFileError, match="no whole safetensors file"):
         PackedModel(tmp_path / "absent")
