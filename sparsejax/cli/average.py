@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.flags import FlagParser, run_directories
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    names = [Path(name) for name in flags.runs.split(",") if name]
+    names = [Path(name) for name in run_directories("runs", flags.runs)]
     soup = average_runs(names, flags.out, notice, shares=shares, greedy=flags.greedy, weights=flags.weights)
     for name, share, loss in zip(soup.ingredients, soup.shares, soup.losses, strict=True):
         notice(f"{name}: {loss:.5f} nats/token, share {share:.4g}")

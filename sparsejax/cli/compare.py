@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.flags import FlagParser, run_directories
 
 
 def main(argv: list[str]) -> int:
@@ -22,9 +22,7 @@ def main(argv: list[str]) -> int:
     flags = parser.parse_args(argv)
     if flags.tolerance <= 0:
         parser.error(f"--tolerance={flags.tolerance}: must be above 0")
-    names = [name for name in flags.runs.split(",") if name]
-    if not names or len(set(names)) < len(names):
-        parser.error(f"--runs={flags.runs}: must name different run directories")
+    names = run_directories("runs", flags.runs)
 
     from sparsejax.training.drift import agreement, drift, masks
     from sparsejax.training.drift_report import agreement_table, drift_table, write_csv

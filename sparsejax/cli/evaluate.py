@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.flags import FlagParser, run_directories
 from sparsejax.config import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def main(argv: list[str]) -> int:
 
     texts = named_texts(flags.text)
     settings = Settings(texts, flags.text_field, flags.validation, flags.tokens, flags.context, flags.weights)
-    study = evaluate_runs([run_directory(name) for name in flags.workdir.split(",") if name], settings, notice)
+    workdirs = [run_directory(name) for name in run_directories("workdir", flags.workdir)]
+    study = evaluate_runs(workdirs, settings, notice)
     effective, lines = ([], []) if flags.fit is None else _effective(flags.fit, study)
     if len(study.runs) == 1:
         notice(headline(study.runs[0], study.runs[0].texts[0]))
@@ -65,9 +66,6 @@ def _flags(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals")
     parser.add_argument("--out", type=Path, help="new directory for report.md, evaluation.json, documents.csv, figures")
     flags = parser.parse_args(argv)
-    names = [name for name in flags.workdir.split(",") if name]
-    if not names or len(set(names)) < len(names):
-        parser.error(f"--workdir={flags.workdir}: must name different run directories")
     if flags.tokens < 0:
         parser.error(f"--tokens={flags.tokens}: must be at least 0")
     if not 0.5 <= flags.level < 1:

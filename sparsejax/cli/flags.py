@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import NoReturn
 
 from sparsejax.config import ConfigError
@@ -20,3 +21,27 @@ class FlagParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
         raise ConfigError(f"{message}; see '{self.prog} --help'")
+
+
+def run_directories(flag: str, text: str) -> list[str]:
+    """The run directories of a comma-separated list; the names that a sweep gives have commas of their own.
+
+    What stands before a comma is a directory by itself if there is a run in it, else it goes on behind the comma, as
+    far as the next run.
+
+    Args:
+      flag: its name, for the error.
+      text: its value.
+
+    Raises:
+      ConfigError: none is named, or one of them twice.
+    """
+    pieces, found = [piece for piece in text.split(",") if piece], []
+    while pieces:
+        ends = [n for n in range(1, len(pieces) + 1) if os.path.exists(f"{','.join(pieces[:n])}/config.json")]
+        count = ends[0] if ends else 1
+        found.append(",".join(pieces[:count]))
+        pieces = pieces[count:]
+    if not found or len(set(found)) < len(found):
+        raise ConfigError(f"--{flag}={text}: must name different run directories")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 import jax
@@ -22,6 +22,9 @@ from sparsejax.training.eval_text import Context, EvalText, tokenised, validatio
 from sparsejax.training.restore import TrainedRun, Weights, restore_run
 from sparsejax.training.token_losses import make_token_step
 from sparsejax.training.workdir import Notice, RunDirectory, check_same_data, read_manifest
+
+# Characters that no tokenizer's tokens have on average: how much of a text is read for so many tokens.
+_LONGEST_TOKEN = 64
 
 # Parts of file names, and the format that they stand for.
 _KINDS = (
@@ -59,7 +62,7 @@ class RunEvaluation:
 
     Attributes:
       run: its directory.
-      name: what tells it from the others, the last part of its directory if that is enough.
+      name: what tells it from the others, the last parts of its directory.
       step: steps that its checkpoint has.
       tokenizer_digest: equal tokenizers give equal tokens.
       sequence_length: tokens of a row.
@@ -116,7 +119,7 @@ def evaluate_runs(workdirs: Sequence[RunDirectory], settings: Settings, notice: 
       ConfigError: a directory holds no run or no checkpoint, a text cannot be read, or data have changed.
     """
     texts = _read_texts(settings, _cache_dir(workdirs[0]))
-    names = _names(workdirs)
+    names = short_names([str(workdir) for workdir in workdirs])
     runs = tuple(
         _evaluate_run(workdir, name, texts, settings, notice) for workdir, name in zip(workdirs, names, strict=True)
     )
@@ -137,9 +140,14 @@ def evaluate_runs(workdirs: Sequence[RunDirectory], settings: Settings, notice: 
     return Study(settings, runs, tuple(differences), tuple(remarks))
 
 
-def _names(workdirs: Sequence[RunDirectory]) -> list[str]:
-    last = [workdir.name for workdir in workdirs]
-    return last if all(last) and len(set(last)) == len(last) else [str(workdir) for workdir in workdirs]
+def short_names(paths: Sequence[str]) -> list[str]:
+    """As many last parts of each path as it takes to tell all of them apart."""
+    parts = [PurePath(path).parts for path in paths]
+    for count in range(1, max(map(len, parts))):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
 
 
 def _cache_dir(workdir: RunDirectory) -> str:
@@ -197,12 +205,23 @@ def _read_texts(settings: Settings, cache_dir: str) -> list[tuple[str, list[str]
         where = PathSetting("--text", path)
         try:
             source = FileSource(kind_of(path), where, settings.text_field, digests)
-            documents = [document.text for document in source.documents()]
+            documents = _enough((document.text for document in source.documents()), settings.max_tokens)
         except ConfigError as error:
             raise ConfigError(str(error).replace("data.text_field=", "--text-field=")) from None
         if not documents:
             raise where.error("has no text; name other files")
         found.append((name, documents))
+    return found
+
+
+def _enough(texts: Iterator[str], max_tokens: int) -> list[str]:
+    """The first documents that hold ``max_tokens`` tokens for any tokenizer worth its name; all for 0."""
+    found, size = [], 0
+    for text in texts:
+        found.append(text)
+        size += len(text)
+        if max_tokens and size >= _LONGEST_TOKEN * max_tokens:
+            break
     return found
 
 

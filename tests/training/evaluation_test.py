@@ -12,7 +12,7 @@ import pytest
 from sparsejax.cli.main import main
 from sparsejax.config import ConfigError
 from sparsejax.models import functional
-from sparsejax.training.evaluation import Settings, evaluate_runs, kind_of, named_texts
+from sparsejax.training.evaluation import Settings, evaluate_runs, kind_of, named_texts, short_names
 from sparsejax.training.loop import train
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.restore import restore_run
@@ -123,6 +123,13 @@ def test_flags_that_cannot_work_are_one_line(runs, capsys):
         assert main(["evaluate", *flags]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
+
+
+def test_runs_are_named_by_what_tells_them_apart():
+    assert short_names(["runs/a"]) == ["a"]
+    assert short_names(["runs/a", "runs/b"]) == ["a", "b"]
+    assert short_names(["s/lr=1/seed0", "s/lr=2/seed0"]) == ["lr=1/seed0", "lr=2/seed0"]
+    assert short_names(["a", "x/a"]) == ["a", "x/a"]
 
 
 def test_texts_have_names_and_formats():
