@@ -1,7 +1,10 @@
 """docs/RESULTS.md says what its CSV files say, and the generator says it right."""
 
+import json
+
 import pytest
 
+from docs.results import dense_start
 from docs.results.figures import FIGURES
 from docs.results.tables import HERE, MARKED, RESULTS, content, render
 from sparsejax.training.branch_rows import write_rows
@@ -100,3 +103,28 @@ def test_figures_are_equal_if_the_numbers_are(directory):
             FIGURES[name](paths, picture)
         assert pictures[0].read_bytes() == pictures[1].read_bytes()
         assert b"<svg" in pictures[0].read_bytes()
+
+
+def test_dense_starts_say_what_was_lost_and_what_came_back(tmp_path):
+    """Dense weights of loss 5, pruned to 5.4 and trained on to 5.1: three quarters of what was lost are back."""
+    runs = {"on": (1.0, "magnitude", 5.0, 4.9), "pruned": (0.5, "activation", 5.4, 5.1)}
+    for name, (density, criterion, first, last) in runs.items():
+        run = tmp_path / name
+        run.mkdir()
+        config = {
+            "init": {"criterion": criterion, "distill_weight": 0.5},
+            "topology": {"density": density, "method": "static", "block": [16, 16]},
+            "optim": {"lr": 0.001},
+        }
+        (run / "config.json").write_text(json.dumps({"config": config, "steps": 200, "start_digest": "d" * 64}))
+        result = {"density": density, "total_tokens": 7, "device": "cpu x 1", "versions": {"jax": "0"}}
+        (run / "result.json").write_text(json.dumps(result))
+        evaluations = [{"step": 0, "kind": "eval", "loss": first, "tokens": 9}]
+        evaluations += [{"step": 200, "kind": "train"}, {"step": 200, "kind": "eval", "loss": last, "tokens": 9}]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evaluations))
+    rows = dense_start.rows_of([tmp_path / name for name in runs])
+    assert list(rows[0]) == list(dense_start.COLUMNS) and rows[1]["dense_loss"] == "5.0"
+    titles, lines = dense_start.table_lines(rows)
+    assert titles[-2:] == ["after 200 steps", "brought back"]
+    assert lines[0] == ["(dense, trained on)", "1", "0.5", "5.0000", "5.0000", "", "4.9000", ""]
+    assert lines[1] == ["activation", "0.5", "0.5", "5.0000", "5.4000", "+0.4000", "5.1000", "75%"]

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from docs.results import dense_start
 from sparsejax.training.branch_rows import FORMS, BranchRow, Estimate, Summary, estimate, mean_of_first, peak, summarise
 from sparsejax.training.branch_rows import read_rows as read_branch_rows
 
@@ -43,6 +44,7 @@ TITLES = {
     "density_epochs": "Density under repeated data",
     "weight_decay_repetition": "Weight decay under repeated data",
     "baselines": "Baselines",
+    "dense_start": "Starting from dense weights",
 }
 
 Run = Mapping[str, str]
@@ -64,7 +66,12 @@ def content(name: str, directory: Path) -> str:
     paths = files_of(name, directory)
     if not paths:
         return ""
-    tables = branch_tables(read_branches(paths)) if name.startswith("branch") else run_tables(name, read_points(paths))
+    if name == "dense_start":
+        tables = [table(*dense_start.table_lines(dense_start.read(paths)))]
+    elif name.startswith("branch"):
+        tables = branch_tables(read_branches(paths))
+    else:
+        tables = run_tables(name, read_points(paths))
     figure = f"\n![{name}](results/{name}.svg)\n" if (directory / f"{name}.svg").exists() else ""
     title = TITLES[name] if name in TITLES else name
     return f"\n## {title}\n\n" + "\n".join(tables) + figure + "\n"
