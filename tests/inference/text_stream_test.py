@@ -74,6 +74,25 @@ def test_a_stop_string_in_the_prompt_is_no_stop():
     assert pieces(ByteTokenizer(), b"#x", context=b"##", stop=("###",))[0] == ["", "#x", ""]
 
 
+class Words(ByteTokenizer):
+    """Tokens are whole pieces of text; like SentencePiece it drops the space in front of the first."""
+
+    pieces = (" one", " two", "! three ", "###")
+
+    def decode(self, ids):
+        return "".join(self.pieces[token] for token in ids).removeprefix(" ")
+
+
+def test_a_space_is_written_by_what_precedes_it():
+    assert pieces(Words(), [0, 1, 2, 0])[0] == ["one", " two", "! three ", " one", ""]
+    assert pieces(Words(), [1], context=[0])[0] == [" two", ""]
+
+
+def test_of_two_stop_strings_in_one_token_the_first_counts():
+    assert pieces(Words(), [0, 2], stop=("three", "!")) == (["one", "", ""], True)
+    assert pieces(Words(), [0, 2], stop=("!", "three")) == (["one", "", ""], True)
+
+
 def test_empty_stop_strings_are_refused():
     with pytest.raises(ValueError, match="must not be empty"):
         TextStream(ByteTokenizer(), [], ("",))
