@@ -46,7 +46,7 @@ def get_config(size: str) -> ConfigDict:
     hidden, mlp, heads, layers = SIZES[size]
     c.model.update(size=size, hidden=hidden, mlp=mlp, heads=heads, kv_heads=heads, layers=layers)
     c.topology.update(block=(8, 8), every=16, rate=0.1, rate_schedule="constant", stop_fraction=0.75)
-    c.optim.update(lr=1e-3, vocabulary_lr_ratio=4.0, schedule="wsd", decay_fraction=0.25, min_ratio=0.0)
+    c.optim.update(lr=1e-3, vocabulary_lr_ratio=8.0, schedule="wsd", decay_fraction=0.25, min_ratio=0.0)
     c.train.update(steps=0, epochs=1, eval_tokens=100_000)
     # A shorter run starts from a checkpoint after three quarters of its steps: of 64 x 2^k steps.
     c.train.update(checkpoint_every=96, keep_every=96)
