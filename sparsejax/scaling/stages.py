@@ -1,20 +1,28 @@
 """The staged fit of the sparse law: each stage takes the runs that show its parameters, and keeps what came before.
 
-A stage that freezes earlier parameters hands on their errors; the joint fit, started from the stages, does not.
+A stage that freezes earlier parameters hands on their errors, and binds itself to wherever an earlier stage came to
+rest in a valley that its own runs hardly see. ``loosened`` frees all parameters for the last stage and lets the earlier
+ones rise by a hair; the joint fit, started from the stages, weighs all runs alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
+from scipy.optimize import minimize
 
 from sparsejax.config import ConfigError
-from sparsejax.scaling.fit import BATCH, PAPERS_DELTA, Fit, fit
+from sparsejax.scaling.fit import BATCH, PAPERS_DELTA, Fit, basis_of, fit, huber_sum
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.rows import Table
+from sparsejax.scaling.solver import to_natural
 
+# By this share an earlier stage's objective may rise: as far as the published procedure stops from its minimum.
+SLACK = 2e-5
+_SEARCH = {"maxiter": 200, "ftol": 1e-9}
 # A run that repeats nothing shows no limit of its unique tokens.
 _UNLIMITED = 1e30
 _ONE_EPOCH = 1 + 1e-6
@@ -84,6 +92,54 @@ def fit_stages(
         fits.append(fit(law, part, fixed=kept, delta=delta, starts=BATCH, seed=seed))
         values |= fits[-1].values
     return tuple(fits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loosened:
+    """All parameters after the last stage, with the earlier ones nearly kept.
+
+    Attributes:
+      values: every parameter by name.
+      objectives: of every stage; of a stage whose parameters are all fitted again by a later one, its own minimum.
+    """
+
+    values: Mapping[str, float]
+    objectives: tuple[float, ...]
+
+
+def loosened(law: Law, table: Table, stages: Sequence[Stage], fits: Sequence[Fit]) -> Loosened:
+    """The lowest last stage, all parameters free, at which no earlier stage is more than ``SLACK`` above its minimum.
+
+    Sequential quadratic programming (SciPy's SLSQP, differences for derivatives) from the frozen stages, every
+    objective in units of its minimum; an answer that breaks a bound or gains nothing is not taken. Stages whose
+    parameters a later one fits again bind nothing.
+
+    Args:
+      law: the law.
+      table: all runs.
+      stages: as fitted.
+      fits: of ``fit_stages``.
+    """
+    table, delta = unlimited_once(table), fits[-1].delta
+    lasting = [i for i, stage in enumerate(stages) if not any(set(stage.free) <= set(s.free) for s in stages[i + 1 :])]
+    parts = [table.where(stages[i].runs(table)) for i in lasting]
+    minima = np.array([fits[i].objective for i in lasting])
+    basis, start = basis_of(law, table.columns, law.held), fits[-1].z
+
+    def relative(k: int, u: np.ndarray) -> float:
+        return huber_sum(law, to_natural(law, start + basis @ u), parts[k], delta) / minima[k] - 1
+
+    bounds = [{"type": "ineq", "fun": lambda u, k=k: SLACK - relative(k, u)} for k in range(len(parts) - 1)]
+    last = partial(relative, len(parts) - 1)
+    found = minimize(last, np.zeros(len(start)), jac="3-point", constraints=bounds, method="SLSQP", options=_SEARCH)
+    values = {name: float(value) for name, value in to_natural(law, start + basis @ found.x).items()}
+    reached = np.array([huber_sum(law, values, part, delta) for part in parts])
+    if np.any(reached[:-1] > minima[:-1] * (1 + 1.01 * SLACK)) or not reached[-1] < minima[-1]:
+        values, reached = dict(fits[-1].values), minima
+    ends = [fit.objective for fit in fits]
+    for i, objective in zip(lasting, reached, strict=True):
+        ends[i] = float(objective)
+    return Loosened(values, tuple(ends))
 
 
 def fit_jointly(

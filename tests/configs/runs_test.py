@@ -33,10 +33,10 @@ def shrunk(config: Path, directory: Path, flags: tuple[str, ...]) -> None:
         "eval_tokens": 64,
         "checkpoint_every": STEPS,
     }
+    # One device of the eight that the tests pretend to have.
+    sections = {"model": model, "data": data, "train": length, "topology": {"every": 10}, "mesh": {"fsdp": 1}}
     tiny = [
-        f"--config.{section}.{key}={value}"
-        for section, settings in (("model", model), ("data", data), ("train", length), ("topology", {"every": 10}))
-        for key, value in settings.items()
+        f"--config.{section}.{key}={value}" for section, settings in sections.items() for key, value in settings.items()
     ]
     outcome = train(load_run(str(config), [*flags, *tiny]), directory / "run", extend=False, console=quiet_console())
     assert outcome.exit_code == 0 and outcome.step == STEPS

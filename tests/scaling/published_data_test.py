@@ -15,7 +15,7 @@ from sparsejax.scaling.intervals import Interval, bootstrap, profile
 from sparsejax.scaling.laws.law import grid
 from sparsejax.scaling.laws.registry import LAWS
 from sparsejax.scaling.rows import table_of
-from sparsejax.scaling.stages import SPARSE_REPEATED_STAGES, fit_stages
+from sparsejax.scaling.stages import SLACK, SPARSE_REPEATED_STAGES, fit_stages, loosened
 from sparsejax.scaling.tables import read_rows
 from tests.scaling.synthetic import FOLDER, drawn, public
 
@@ -130,12 +130,17 @@ def test_the_staged_fit_of_the_sparse_law():
         table = dataclasses.replace(table, columns={**table.columns, "U": law.design["U"]})
     fits = fit_stages(law, table, SPARSE_REPEATED_STAGES)
     assert [one.law.name for one in fits] == 4 * [law.name]
+    loose = loosened(law, table, SPARSE_REPEATED_STAGES, fits)
     if FOLDER:
-        # The published procedure ends at 1.31044e-4, 8.06895e-4, 1.97083e-4, 7.56151e-4. Its second stage stops short
-        # of its minimum; from the minimum itself the last stage cannot come as low, it ends 0.1 % above.
-        for found, bar in zip(fits, (1.31044e-4, 8.06895e-4, 1.97083e-4, 7.57e-4), strict=True):
-            assert found.objective <= bar * (1 + 1e-5)
-    last = fits[-1].values
+        # Where the published procedure ends. Its second stage stops a little short of its minimum; from the minimum
+        # itself, with the parameters frozen, the last stage ends 0.1 % above.
+        for found, bar in zip(loose.objectives, (1.31044e-4, 8.06895e-4, 1.97083e-4, 7.56151e-4), strict=True):
+            assert found <= bar * (1 + 1e-5)
+    assert loose.objectives[0] == fits[0].objective
+    for found, frozen in zip(loose.objectives[1:3], fits[1:3], strict=True):
+        assert found <= frozen.objective * (1 + 1.01 * SLACK)
+    assert loose.objectives[3] < fits[3].objective
+    last = loose.values
     assert abs(last["alpha"] - 0.3268) < 0.03 and abs(last["E"] - 2.348) < 0.15
 
 
