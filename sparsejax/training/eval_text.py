@@ -30,9 +30,9 @@ from sparsejax.data.tokenizer import Tokenizer
 Context = Literal["rows", "documents"]
 CONTEXTS: tuple[str, ...] = get_args(Context)
 
-# Tokens looked at, and texts encoded, at a time: neither a split nor its ids as Python numbers are in memory at once.
+# Tokens looked at, and characters encoded, at a time: ids are never in memory as Python numbers all at once.
 _CHUNK = 1 << 22
-_ENCODED = 1024
+_ENCODED = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,8 +120,16 @@ def tokenised(name: str, texts: Sequence[str], tokenizer: Tokenizer, max_tokens:
 
 
 def _encoded(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    for start in range(0, len(texts), _ENCODED):
-        yield from tokenizer.encode_documents(texts[start : start + _ENCODED])
+    """The ids of each text; not many more are encoded than the caller takes."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        if (size := size + len(text)) >= _ENCODED:
+            yield from tokenizer.encode_documents(batch)
+            batch, size = [], 0
+    if batch:
+        yield from tokenizer.encode_documents(batch)
 
 
 def digest_of(texts: Iterable[str]) -> str:

@@ -29,6 +29,9 @@ SCHEMA = 1
 Cells = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 
+_WORDS = ("run", "less run", "text")
+
+
 def tables(study: Study, level: float) -> list[Table]:
     """What the terminal shows: runs on each text, and their paired differences."""
     return [_rich(cells) for cells in _main_cells(study, level)]
@@ -66,52 +69,35 @@ def write_report(study: Study, level: float, out: Path, effective: Sequence[Any]
 def _main_cells(study: Study, level: float) -> list[Cells]:
     found = [_text_cells(study, name, level) for name in _text_names(study)]
     if study.differences:
-        columns = ("text", "run", "less run", "difference", f"{100 * level:g} % interval", "better on", "documents")
+        columns = ("text", "run", "less run", "difference", "unit", "better on", "docs")
         rows = [_difference_row(one, level) for one in study.differences]
-        found.append(("paired differences, document by document", columns, rows))
+        title = f"paired differences, document by document, ± at {100 * level:g} %"
+        found.append((title, columns, rows))
     return found
 
 
 def _text_cells(study: Study, name: str, level: float) -> Cells:
-    columns = (
-        "run",
-        "step",
-        "documents",
-        "tokens",
-        "nats/token",
-        "±",
-        "perplexity",
-        "bits/byte",
-        "±",
-        "correct",
-        "ECE",
-    )
+    columns = ("run", "docs", "tokens", "nats/token", "perplexity", "bits/byte", "ECE")
     rows: list[tuple[str, ...]] = []
     for run, text in _on(study, name):
-        loss, bits = text.loss, text.bits_per_byte
         rows.append(
             (
                 run.name,
-                f"{run.step}",
-                f"{loss.documents:,}",
+                f"{text.loss.documents:,}",
                 f"{int(text.tokens.sum()):,}",
-                f"{loss.value:.5f}",
-                _number(loss.half_width(level), ".5f"),
-                f"{text.perplexity:.3f}",
-                f"{bits.value:.5f}",
-                _number(bits.half_width(level), ".5f"),
-                f"{text.calibration.overall:.4f}",
-                f"{text.calibration.error:.4f}",
+                _with_half_width(text.loss, level),
+                f"{text.perplexity:.2f}",
+                _with_half_width(text.bits_per_byte, level),
+                f"{text.calibration.error:.3f}",
             )
         )
     return f"{name}, ± at {100 * level:g} % over documents", columns, rows
 
 
 def _difference_row(one: Difference, level: float) -> tuple[str, ...]:
-    low, high = one.difference.interval(level)
-    interval = f"{_number(low, '+.5f')} to {_number(high, '+.5f')}"
-    value = f"{_number(one.difference.value, '+.5f')} {one.unit}"
-    return one.text, one.other, one.first, value, interval, _number(one.better, ".1%"), f"{one.difference.documents:,}"
+    half = one.difference.half_width(level)
+    value = _number(one.difference.value, "+.5f") + ("" if np.isnan(half) else f" ± {half:.5f}")
+    return one.text, one.other, one.first, value, one.unit, _number(one.better, ".0%"), f"{one.difference.documents:,}"
 
 
 def _bin_cells(study: Study, name: str, what: str, level: float) -> Cells | None:
@@ -180,8 +166,16 @@ def _markdown_table(cells: Cells) -> list[str]:
 def _rich(cells: Cells) -> Table:
     title, columns, rows = cells
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+    for column in columns:
+        # Names may be long and are folded; numbers never are.
+        words = column in _WORDS
+        table.add_column(
+            column,
+            justify="left" if words else "right",
+            overflow="fold",
+            no_wrap=not words,
+            min_width=6 if words else None,
+        )
     for row in rows:
         table.add_row(*row)
     return table
