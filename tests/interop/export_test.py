@@ -134,6 +134,8 @@ def test_the_tokenizer_of_an_export_opens_here_too(source: Path) -> None:
     assert (tokenizer.start_id, tokenizer.end_id, tokenizer.vocab_size) == (256, 256, 257)
 
 
+# What each weight is was tested above, and what a model of such weights computes in parity_test.py.
+@pytest.mark.slow
 def test_logits_of_an_import_are_those_of_the_run(source: Path) -> None:
     trained = restore_run(source / "run", print)
     model = functional.merge(trained.recipe.graphdef, trained.state.params, trained.state.topology)
