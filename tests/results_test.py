@@ -125,6 +125,6 @@ def test_dense_starts_say_what_was_lost_and_what_came_back(tmp_path):
     rows = dense_start.rows_of([tmp_path / name for name in runs])
     assert list(rows[0]) == list(dense_start.COLUMNS) and rows[1]["dense_loss"] == "5.0"
     titles, lines = dense_start.table_lines(rows)
-    assert titles[-2:] == ["after 200 steps", "brought back"]
-    assert lines[0] == ["(dense, trained on)", "1", "0.5", "5.0000", "5.0000", "", "4.9000", ""]
-    assert lines[1] == ["activation", "0.5", "0.5", "5.0000", "5.4000", "+0.4000", "5.1000", "75%"]
+    assert titles[-3:] == ["after 200 steps", "brought back", "less dense, trained on"]
+    assert lines[0] == ["(dense, trained on)", "1", "0.5", "5.0000", "5.0000", "", "4.9000", "", ""]
+    assert lines[1] == ["activation", "0.5", "0.5", "5.0000", "5.4000", "+0.4000", "5.1000", "75%", "+0.2000"]

@@ -66,17 +66,18 @@ def rows_of(runs: Sequence[Path]) -> list[dict[str, str]]:
 
 
 def table_lines(rows: Sequence[Mapping[str, str]]) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells: losses in nats a token, and the share of the lost loss that came back."""
+    """Titles and cells: losses in nats a token, the share of the lost loss that came back, and the first run beside."""
     titles = ["blocks chosen by", "density", "distill weight", "loss before", "right after", "lost"]
-    titles += [f"after {rows[0]['steps']} steps", "brought back"]
-    lines = []
+    titles += [f"after {rows[0]['steps']} steps", "brought back", "less dense, trained on"]
+    lines, goes_on = [], float(rows[0]["last_loss"])
     for row in rows:
         dense, first, last = (float(row[name]) for name in ("dense_loss", "first_loss", "last_loss"))
         lost = first - dense
         back = f"{(first - last) / lost:.0%}" if row["criterion"] else ""
         chosen = row["criterion"] or "(dense, trained on)"
         shown = f"{float(row['density']):.2g}", f"{float(row['distill_weight']):g}", f"{dense:.4f}", f"{first:.4f}"
-        lines.append([chosen, *shown, f"{lost:+.4f}" if row["criterion"] else "", f"{last:.4f}", back])
+        beside = [f"{lost:+.4f}", f"{last:.4f}", back, f"{last - goes_on:+.4f}"]
+        lines.append([chosen, *shown, *(beside if row["criterion"] else ["", f"{last:.4f}", "", ""])])
     return titles, lines
 
 
