@@ -53,7 +53,7 @@ def model() -> ConfigDict:
     c.compute_dtype = "bfloat16"  # of matrix products and activations: bfloat16, float32; parameters are float32
     c.remat = "none"  # activations recomputed in the backward pass: none, dots (all but products), full (a layer each)
     # block product: auto (measured), reference, transient, xla, bcoo, batched, pallas_tpu, pallas_gpu
-    c.implementation = "auto"
+    c.implementation = "auto"  # which of them, see above
     c.attention = "auto"  # attention kernel: auto (fused where it can be), xla (everywhere), splash (TPU), cudnn (GPU)
     return c
 

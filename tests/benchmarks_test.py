@@ -94,6 +94,7 @@ def test_growth_memory(monkeypatch, tmp_path, tiny_size):
     assert momentum["state"] - gradient["state"] == 4 * 2 * (4 * 16 + 3 * 32)
 
 
+@pytest.mark.slow
 def test_step(monkeypatch, tmp_path, tiny_size):
     flags = ("--rows", 1, "--length", 8, "--block", 8, "--balance", "none", "--repetitions", 1, "--density", 0.5)
     run(step, monkeypatch, *flags, "--json", tmp_path / "rows.json")

@@ -87,7 +87,7 @@ def test_bad_input_is_one_line(capsys, flags, parts):
 
 @pytest.mark.slow
 def test_a_cpu_is_checked_by_compiling(capsys):
-    assert main(["check", *TINY, *ABSENT, "--hardware=cpu:4"]) == 0
+    assert main(["check", *TINY, *ABSENT, "--hardware=cpu:4", "--mesh=2x2x1"]) == 0
     printed = capsys.readouterr().out
     assert "read off the compiled program" in printed and "total of the rewire step" in printed
     assert "no times" in printed and "of this machine's memory" in printed

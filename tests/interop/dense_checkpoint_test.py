@@ -30,6 +30,7 @@ def test_a_checkpoint_of_the_hub(tmp_path):
     assert settings["hidden"] == 16 and settings["rope_base"] == 1000.0 and not is_run(tmp_path / "hub")
 
 
+@pytest.mark.slow
 def test_a_run_and_its_exports_are_the_same_dense_weights(tmp_path):
     """A sparse run starts another one as the dense matrices it stands for, zeros included."""
     workdir, recipe = write_run(tmp_path, topology_density=0.5)

@@ -140,7 +140,7 @@ def test_a_worker_whose_sweep_is_gone_saves_and_the_next_call_continues(tmp_path
     config = str(write_ablation(tmp_path))
     sweep = Sweep(config, (SESSION_CACHE,), read_points([{"optim.lr": 0.01}]), (0,))
     (run,) = sweep.runs(tmp_path / "runs", lambda given: load_run(config, given))
-    job = {"config": run.config.to_dict(), "workdir": str(run.workdir)}
+    job = {"config": run.config.to_dict(), "workdir": str(run.workdir), "trunks": []}
     command = (sys.executable, str(Path(__file__).with_name("telling_worker.py")))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         worker.stdin.write(json.dumps(job) + "\n")

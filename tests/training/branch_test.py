@@ -109,6 +109,7 @@ def parted(directory):
     return test, test.parting(state, 6, LATE)
 
 
+@pytest.mark.slow
 def test_the_same_blocks_are_dropped_in_both_branches(parted):
     test, parting = parted
     before = masks(test.recipe, parting.state.topology)
@@ -123,6 +124,7 @@ def test_the_same_blocks_are_dropped_in_both_branches(parted):
         assert drop[name].sum() == layers * (weight.count - replaced) and rewire[name].sum() == layers * weight.count
 
 
+@pytest.mark.slow
 def test_the_first_update_of_grown_blocks_is_large_under_naive_only(parted):
     test, parting = parted
     state = test.changed(parting.state, parting.scores, 6, 6, "rewire")
@@ -138,6 +140,7 @@ def test_the_first_update_of_grown_blocks_is_large_under_naive_only(parted):
     assert moved["smet"] == pytest.approx(1 / test.recipe.run.optim.ramp, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_saturated_forms_agree_until_something_grows(parted):
     test, parting = parted
     optim = test.recipe.run.optim
@@ -152,6 +155,7 @@ def test_saturated_forms_agree_until_something_grows(parted):
     assert curve(rows, "naive", "rewire")[1] != curve(rows, "smet", "rewire")[1]
 
 
+@pytest.mark.slow
 def test_dropping_alone_leaves_slots_that_never_move(parted):
     test, parting = parted
     state = test.changed(parting.state, parting.scores, 6, 6, "drop")

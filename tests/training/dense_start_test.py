@@ -144,6 +144,7 @@ def test_inputs_are_measured_where_they_are_multiplied(tmp_path):
     np.testing.assert_allclose(found["attention.o"][0], squares(attended.reshape(2, 5, 16)), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_start_of_an_activation_run_weighs_its_inputs(tmp_path):
     """A calibration text of one batch: the blocks are those of NumPy's sums of |w| times the norm of the inputs."""
     recipe = tiny_recipe(tmp_path, **START, init_criterion="activation", init_calibration_tokens=64)

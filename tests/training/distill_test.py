@@ -103,7 +103,8 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_it(tmp_path, de
     recipe = of_dense(tmp_path, init_distill_weight=1.0, init_feature_weight=1.0)
     gradient, sums = jax.jit(make_gradient(recipe))(dense_params, {}, jnp.asarray(batch(0, rows=4)), dense_params)
     assert isinstance(sums, DistillSums)
-    assert sums.divergence == 0.0 and sums.feature_error == 0.0 and sums.nll > 0
+    # Compiled side by side, the two may round differently: nothing is a millionth of a nat a token.
+    assert abs(sums.divergence) < 1e-6 * sums.tokens and sums.feature_error < 1e-6 * sums.tokens and sums.nll > 0
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-6
 
 

@@ -84,6 +84,7 @@ def cut_back(workdir, step):
     (workdir / "result.json").unlink()
 
 
+@pytest.mark.slow
 def test_a_run_moves_to_one_device(tmp_path):
     workdir = tmp_path / "run"
     straight = run_on(tmp_path, workdir, 8)

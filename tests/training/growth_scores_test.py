@@ -91,6 +91,7 @@ def test_the_score_program_holds_no_stack_of_dense_weights(tmp_path, microbatche
 WIDE = {"model_layers": 1, "model_hidden": 48, "model_mlp": 144, "model_head_dim": 24, "topology_block": (8, 8)}
 
 
+@pytest.mark.slow
 def test_sparse_products_score_every_place_without_a_dense_matrix(tmp_path):
     programs, scores = {}, {}
     for name in ("xla", "transient"):

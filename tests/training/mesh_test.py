@@ -45,7 +45,7 @@ def alone(directory):
 
 @pytest.mark.parametrize(
     "shape",
-    [(1, 8, 1), (2, 2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((8, 1, 1), (1, 1, 8)))],
+    [(2, 2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((1, 8, 1), (8, 1, 1), (1, 1, 8)))],
     ids=str,
 )
 def test_the_losses_are_those_of_one_device(directory, alone, shape):
@@ -92,7 +92,11 @@ def rewired(directory, alone):
     return before, jax.device_get(after)
 
 
-@pytest.mark.parametrize("shape", MESHES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 8, 1), (2, 2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((8, 1, 1), (1, 1, 8)))],
+    ids=str,
+)
 def test_equal_weights_and_keys_give_the_same_topology_bit_for_bit(directory, rewired, shape):
     before, after = rewired
     one, many = mesh_recipe(directory, ONE), mesh_recipe(directory, shape)

@@ -51,7 +51,8 @@ def grid_of(recipe, name):
     return recipe.sparse[name].grid
 
 
-@pytest.mark.parametrize("regrow_value", ["zero", pytest.param("init", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("regrow_value", ["zero", "init"])
 def test_every_block_is_averaged_where_it_goes_and_a_regrown_one_starts_at_its_value(tmp_path, regrow_value):
     recipe = tiny_recipe(tmp_path, optim_ema_decay=DECAY, topology_regrow_value=regrow_value)
     mean, regrown = {}, 0
