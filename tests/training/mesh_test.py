@@ -20,8 +20,6 @@ from sparsejax.training.sharding import placed, state_shardings
 from tests.training.meshes import ONE, WIDTHS, batch, mesh_recipe, train_steps
 from tests.training.tiny import tiny_run
 
-MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
-
 # Blocks of 64 rows leave each of eight devices a full tile of eight.
 ROWS = {
     "model_hidden": 64,
