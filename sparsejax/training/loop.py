@@ -29,7 +29,7 @@ from sparsejax.training.report import density_table
 from sparsejax.training.session import Outcome, Session
 from sparsejax.training.shared_interrupts import SharedInterrupts
 from sparsejax.training.state import TrainState
-from sparsejax.training.trunk import start_from, take_over_log
+from sparsejax.training.trunk import check_trunks, start_from, take_over_log
 from sparsejax.training.watchdog import Watchdog, ends_process
 
 Trunks: TypeAlias = Sequence[rundir.RunDirectory]
@@ -91,7 +91,7 @@ def train(
         def prepare() -> _Prepared:
             if cluster.writes:
                 stack.enter_context(rundir.claimed(workdir))
-            return _prepare(run, workdir, extend, opens, notice)
+            return _prepare(run, workdir, extend, opens, trunks, notice)
 
         prepared = cluster.together(prepare)
         recipe, corpus, batches = prepared.recipe, prepared.corpus, prepared.batches
@@ -150,9 +150,11 @@ def _prepare(
     workdir: rundir.RunDirectory,
     extend: bool,
     opens: OpenCheckpoint | None,
+    trunks: Trunks,
     notice: rundir.Notice,
 ) -> _Prepared:
     """Everything that can be refused: local work, without a collective."""
+    check_trunks(trunks)
     devices = jax.devices()
     run = settle_mesh(run, len(devices))
     mesh = make_mesh(run.mesh, devices)

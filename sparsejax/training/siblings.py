@@ -17,8 +17,11 @@ _SCHEDULES = frozenset(
 
 
 def are_siblings(run: RunConfig, other: RunConfig) -> bool:
-    """Whether two runs differ in schedules only, and nothing else in them depends on how long they are."""
-    if decays(run.topology) or run.topology.flow != "none" or run.outer.every > 1:
+    """Whether two runs differ in schedules only, and nothing else in them depends on how long they are.
+
+    Not for runs that start from a dense checkpoint: what its directory holds may have changed between them.
+    """
+    if decays(run.topology) or run.topology.flow != "none" or run.outer.every > 1 or run.init.from_:
         return False
     lines = differing_keys(other.to_dict(), run.to_dict())
     return all(line.partition(":")[0] in _SCHEDULES for line in lines)

@@ -68,9 +68,6 @@ def start_from(
 
     Returns:
       None if no trunk has a checkpoint on the way of this run.
-
-    Raises:
-      ConfigError: a trunk holds no run.
     """
     step, trunk = 0, None
     for candidate in trunks:
@@ -91,12 +88,17 @@ def take_over_log(trunk: RunDirectory, workdir: RunDirectory, step: int) -> None
     (workdir / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def check_trunks(trunks: Sequence[RunDirectory]) -> None:
+    """Raise ``ConfigError`` for a directory that holds no run."""
+    for trunk in trunks:
+        if read_manifest(trunk) is None:
+            raise ConfigError(f"--trunk={trunk}: holds no run (no config.json); name a run directory")
+
+
 def _furthest(trunk: RunDirectory, recipe: Recipe, digests: tuple[str, str], notice: Notice) -> int:
     """The last checkpoint of a trunk that the run would pass through; 0 if there is none."""
     manifest = read_manifest(trunk)
-    if manifest is None:
-        raise ConfigError(f"--trunk={trunk}: holds no run (no config.json); name a run directory")
-    if (manifest["data_digest"], manifest["tokenizer_digest"]) != digests:
+    if manifest is None or (manifest["data_digest"], manifest["tokenizer_digest"]) != digests:
         return 0
     run = resolve(manifest["config"])
     if not are_siblings(recipe.run, run):

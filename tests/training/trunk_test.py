@@ -98,6 +98,8 @@ def test_the_steps_that_two_runs_share(tmp_path):
 
 
 def test_what_depends_on_the_length_in_other_ways_is_never_shared(tmp_path):
+    dense_starts = [tiny_run(tmp_path, **of_length(steps, init_from="hub")) for steps in (8, 16)]
+    assert not are_siblings(*dense_starts)
     falls = {"topology_density_schedule": "linear", "topology_drop": "magnitude", "topology_grow": "none"}
     runs = [tiny_run(tmp_path, **of_length(steps, **falls)) for steps in (8, 16)]
     assert not are_siblings(*runs)
@@ -112,7 +114,10 @@ def test_trunks_that_cannot_serve(trunk, tmp_path):
     assert start_from([trunk / "long"], recipe, ("other text", digests[1]), print) is None
     other = dataclasses.replace(recipe, run=tiny_run(trunk, **of_length(8, seeds_init=1)))
     assert start_from([trunk / "long"], other, digests, print) is None
+    assert start_from([tmp_path], recipe, digests, print) is None
     with pytest.raises(ConfigError, match="holds no run"):
-        start_from([tmp_path], recipe, digests, print)
+        run = tiny_run(trunk, **of_length(8))
+        train(run, trunk / "none", extend=False, console=quiet_console(), trunks=[tmp_path])
+    assert not (trunk / "none" / "config.json").exists()
     state, used = start_from([trunk / "long"], recipe, digests, print)
     assert (int(state.step), used) == (4, trunk / "long")
