@@ -42,8 +42,10 @@ _SWIZZLE_BYTES = 128
 
 def stage(shape: tuple[int, ...], dtype: DTypeLike) -> Any:
     """Shared memory in the layout of tensor copies and tensor cores; rows are multiples of 128 bytes."""
-    tiling = plgpu.TilingTransform((8, _SWIZZLE_BYTES // jnp.dtype(dtype).itemsize))
-    return plgpu.SMEM(shape, dtype, transforms=(tiling, plgpu.SwizzleTransform(_SWIZZLE_BYTES)))
+    # Untyped: for a type checker the transforms of jax 0.11 are abstract classes.
+    layouts: Any = plgpu
+    tiling = layouts.TilingTransform((8, _SWIZZLE_BYTES // jnp.dtype(dtype).itemsize))
+    return plgpu.SMEM(shape, dtype, transforms=(tiling, layouts.SwizzleTransform(_SWIZZLE_BYTES)))
 
 
 def barriers(stages: int, *, copies: int, warpgroups: int) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def plot_densities(axes: Any, law: Law, values: Mapping[str, float], budget: Bud
         spent = dataclasses.replace(budget, flops=C)
         loss = np.array([best_at_density(law, values, spent, float(one)).loss for one in S])
         axes.plot(S, loss - loss[-1], color=colour, label=f"{C:.0e} FLOPs")
-        axes.plot(S[loss.argmin()], loss.min() - loss[-1], "*", color=colour, markersize=12)
+        axes.plot(S[np.argmin(loss)], loss.min() - loss[-1], "*", color=colour, markersize=12)
     axes.axhline(0, color="0.6", linewidth=1)
     axes.set(xlabel="density", ylabel="loss, less that of dense (nats/token)")
     axes.set_title(f"{budget.unique_tokens:.2g} unique tokens")
