@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import traceback
@@ -97,9 +98,16 @@ class LostPeers:
         if isinstance(error, KeyboardInterrupt):
             return INTERRUPTED, f"sparsejax: {self.name}: stopped"
         report = "".join(traceback.format_exception(error))
-        if isinstance(error, jax.errors.JaxRuntimeError) and any(mark in str(error) for mark in _BROKEN_LINK):
+        if _of_runtime(error) and any(mark in str(error) for mark in _BROKEN_LINK):
             return LOST_PEER, f"{report}sparsejax: {self._lost()}"
         return _FAILED, report
+
+
+def _of_runtime(error: BaseException) -> bool:
+    """Whether JAX's runtime raised it; what fails while a program is handed over comes as a plain ``ValueError``."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return True
+    return type(error) is ValueError and re.match(r"[A-Z_]+: ", str(error)) is not None
 
 
 def leave(code: int, message: str) -> None:

@@ -167,7 +167,9 @@ def test_the_start_of_an_activation_run_weighs_its_inputs(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["magnitude", "activation"])
-@pytest.mark.parametrize("changes", [{}, {"topology_block": (1, 1)}, {"topology_balance": "column"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"topology_block": (1, 1)}, {"topology_balance": "column", "topology_rate": 0.5}]
+)
 def test_a_mesh_starts_from_the_same_weights(tmp_path, criterion, changes):
     states = []
     for shape in ((1, 1, 1), (2, 2, 2), (1, 8, 1)):
