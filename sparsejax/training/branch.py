@@ -29,7 +29,7 @@ from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.elastic import load_step
 from sparsejax.training.growth_scores import NO_SCORES, Scores, make_score_step, wants_scores
 from sparsejax.training.loop import train_batches
-from sparsejax.training.recipe import Recipe, build_recipe
+from sparsejax.training.recipe import Recipe
 from sparsejax.training.restore import restore_run
 from sparsejax.training.rewire_plan import RewirePlan, is_due, plan_at, rate_at
 from sparsejax.training.rewiring import make_fade_step, make_rewire_step
@@ -192,14 +192,7 @@ def forms_agree(optim: OptimConfig, saturated: int) -> bool:
 def in_form(recipe: Recipe, form: str) -> Recipe:
     """The same run under another optimizer form, every other setting as it was; the state fits all forms."""
     run = dataclasses.replace(recipe.run, optim=dataclasses.replace(recipe.run.optim, form=form))
-    return build_recipe(
-        run,
-        steps=recipe.steps,
-        vocab_size=recipe.vocab_size,
-        start_id=recipe.start_id,
-        target=recipe.target,
-        stage=recipe.stage,
-    )
+    return recipe.of(run, recipe.stage)
 
 
 def without_growth(plan: RewirePlan) -> RewirePlan:

@@ -121,16 +121,18 @@ class Recipe:
 
     def at_stage(self, step: int) -> Recipe:
         """The recipe of the same run with the slots that its weights have after ``step``."""
-        if not decays(self.run.topology):
-            return self
+        return self.of(self.run, step) if decays(self.run.topology) else self
+
+    def of(self, run: RunConfig, stage: int) -> Recipe:
+        """The recipe of another run as long as this one, with the same tokenizer, target and devices."""
         return build_recipe(
-            self.run,
+            run,
             steps=self.steps,
             vocab_size=self.vocab_size,
             start_id=self.start_id,
             target=self.target,
             mesh=self.mesh,
-            stage=step,
+            stage=stage,
         )
 
 
@@ -227,14 +229,7 @@ def dense_twin(recipe: Recipe) -> Recipe:
     # It is what the run would be compared with, so it has no start and no teacher of its own.
     init = dataclasses.replace(recipe.run.init, from_="", distill_weight=0.0, feature_weight=0.0)
     run = dataclasses.replace(recipe.run, topology=topology, optim=optim, init=init)
-    return build_recipe(
-        run,
-        steps=recipe.steps,
-        vocab_size=recipe.vocab_size,
-        start_id=recipe.start_id,
-        target=recipe.target,
-        mesh=recipe.mesh,
-    )
+    return recipe.of(run, stage=0)
 
 
 def fresh_state(recipe: Recipe, init_seed: jax.Array, topology_seed: jax.Array) -> TrainState:
