@@ -16,7 +16,8 @@ settings but the length are equal: the rate holds after 32 steps of warm-up and 
 are rewired, always the same share of them, until the rate falls. One seed. One 4k BPE, trained on the whole of the
 text. The peak rates come from configs/scaling/repeated_lr.py and hold for every run.
 
-Hardware: two CPU cores, about four hours, most of it the large size. 96 runs.
+Hardware: two CPU cores, about four hours by arithmetic, most of it the large size. 96 runs.
+Measured: not yet
 """
 
 from typing import Any

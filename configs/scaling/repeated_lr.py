@@ -5,7 +5,9 @@ two epochs of the longer text.
 
     SPARSEJAX_BOOKS=<directory> sparsejax sweep --config=configs/scaling/repeated_lr.py --workdir=runs/repeated_lr
 
-Hardware: two CPU cores. 12 runs, about 15 minutes.
+Hardware: two CPU cores. 12 runs, about 15 minutes by arithmetic.
+Measured: one seed: lr 1e-3 with ratio 8 ends at 5.019 dense and 5.073 sparse, within 0.04 of the best
+of either.
 """
 
 from typing import Any
