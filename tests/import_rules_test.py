@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "training.checkpoint",
         "training.evaluate",
         "training.metrics",
+        "training.provenance",
         "training.restore",
         "training.workdir",
     },

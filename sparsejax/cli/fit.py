@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
     if flags.save_rows is not None:
         save_rows([Path(path) for path in flags.rows.split(",")], flags.save_rows)
     rows = [row for path in flags.rows.split(",") for row in read_rows(Path(path), flags.parameters, flags.all_rows)]
-    table = table_of(rows, ", ".join(Path(path).name for path in flags.rows.split(",")), flags.allow_undecayed)
+    source = ", ".join(Path(path).name for path in flags.rows.split(","))
+    table = table_of(rows, source, flags.allow_undecayed, flags.allow_dense_starts)
     found = study(
         laws,
         table,
@@ -91,6 +92,7 @@ def _parser() -> FlagParser:
         "--all-rows", action="store_true", help="also rows that a known table's published fit leaves out"
     )
     parser.add_argument("--allow-undecayed", action="store_true", help="also runs whose learning rate had not decayed")
+    parser.add_argument("--allow-dense-starts", action="store_true", help="also runs that began with dense weights")
     return parser
 
 

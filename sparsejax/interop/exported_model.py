@@ -23,7 +23,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer_meta.js
 TRAIN_CONFIG = "train_config.py"
 FACTS_FILE = "sparsejax.json"
 # Of what ``FACTS_FILE`` holds.
-FACTS_SCHEMA = 1
+FACTS_SCHEMA = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,7 +179,9 @@ def _caveats(facts: Mapping[str, Any], form: str) -> str:
 
 def _again(facts: Mapping[str, Any]) -> str:
     by = facts["exported_by"]
-    commit = f" (exported at commit `{by['git_commit']}`)" if by["git_commit"] else ""
+    trained, exported = ", ".join(f"`{commit}`" for commit in facts["trained_by"]["git_commits"]), by["git_commit"]
+    commit = f" (trained at commit {trained})" if trained else ""
+    commit += f" (exported at commit `{exported}`)" if exported else ""
     versions = facts["versions"] or {}
     told = ", ".join(f"{name} {number}" for name, number in versions.items())
     first = (

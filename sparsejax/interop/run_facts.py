@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from sparsejax.interop.llama_tensors import LINEARS, layer_tensor
 from sparsejax.models.accounting import WeightCount, dense_weights, parameters, theoretical_flops
 from sparsejax.models.shapes import DecoderShape
 from sparsejax.training.metrics import read_rows
+from sparsejax.training.provenance import git_commit
 from sparsejax.training.restore import TrainedRun, Weights
 from sparsejax.training.workdir import RunDirectory, read_manifest
 
@@ -69,6 +68,8 @@ def run_facts(
             "dense": theoretical_flops(recipe.shape, dense_weights(recipe.shape), length).forward,
         },
         **_training(workdir, trained, step),
+        "started_from": manifest["start_digest"],
+        "trained_by": {"git_commits": manifest["git_commits"]},
         "exported_by": {"sparsejax": __version__, "git_commit": git_commit()},
         "config": run.to_dict(),
     }
@@ -142,22 +143,3 @@ def _json(path: RunDirectory) -> dict[str, Any] | None:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: is not valid JSON ({error}); restore it") from error
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout that this package runs from, ``+changes`` if it is not clean; None outside a checkout."""
-    package = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(package), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # A package installed into the environment of some other checkout is none of its files.
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
-    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", ".")
-    return None if commit is None else f"{commit}+changes" if changes else commit

@@ -38,6 +38,7 @@ RESULT_COLUMNS = (
     "steps",
     "executed_flops",
     "theoretical_flops",
+    "started_from",
     "device",
 )
 # Beside seconds, which contain compilation, and evaluation.

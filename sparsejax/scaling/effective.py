@@ -85,6 +85,8 @@ def effective_parameters(known: SavedFit, result: RunResult, run: str, loss: flo
     embedding = result.active_parameters - result.non_embedding_parameters
     twin = result.total_parameters - (embedding if known.convention == "active_non_embedding" else 0)
     warnings = _warnings(known, size, D, U, floor, loss)
+    if row.dense_start:
+        warnings += ("it began with the weights of a dense model, whose training the law does not see",)
     return Effective(run, loss, size, low, high, row.parameters, float(twin), floor, warnings)
 
 

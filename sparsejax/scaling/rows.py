@@ -38,6 +38,7 @@ class ScalingRow:
       schedule: shape of the learning rate; empty where the source does not say.
       decay_finished: whether the learning rate had reached its end when the loss was taken.
       group: runs that differ in nothing but their seed share a group; empty for a group of its own.
+      dense_start: whether it began with the weights of a dense model, whose training no column counts.
       others: further columns by the names that laws use, such as ``X`` or ``NV``.
     """
 
@@ -51,6 +52,7 @@ class ScalingRow:
     schedule: str = ""
     decay_finished: bool = True
     group: str = ""
+    dense_start: bool = False
     others: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -96,7 +98,9 @@ class Table:
         )
 
 
-def table_of(rows: Sequence[ScalingRow], source: str, allow_undecayed: bool = False) -> Table:
+def table_of(
+    rows: Sequence[ScalingRow], source: str, allow_undecayed: bool = False, allow_dense_starts: bool = False
+) -> Table:
     """The table of some rows.
 
     Args:
@@ -104,9 +108,12 @@ def table_of(rows: Sequence[ScalingRow], source: str, allow_undecayed: bool = Fa
       source: for reports and messages.
       allow_undecayed: take rows whose learning rate had not reached its end: their loss is higher than that of a
         finished run with as many tokens, and a law of finished runs does not describe them.
+      allow_dense_starts: take rows that began with the weights of a dense model: their loss is lower than that of a
+        run that saw their tokens alone.
 
     Raises:
-      ConfigError: no rows, two conventions, an undecayed row, a row that cannot be, or columns that some rows lack.
+      ConfigError: no rows, two conventions, an undecayed row, one with a dense start, a row that cannot be, or columns
+        that some rows lack.
     """
     if not rows:
         raise ConfigError(f"{source}: no runs in it")
@@ -120,6 +127,12 @@ def table_of(rows: Sequence[ScalingRow], source: str, allow_undecayed: bool = Fa
         raise ConfigError(
             f"{source}: {len(undecayed)} of {len(rows)} runs stopped before their learning rate had decayed "
             f"({undecayed[0]}, ...); leave them out, or take them with --allow-undecayed"
+        )
+    begun = [row.name for row in rows if row.dense_start]
+    if begun and not allow_dense_starts:
+        raise ConfigError(
+            f"{source}: {len(begun)} of {len(rows)} runs began with the weights of a dense model, whose tokens are not "
+            f"counted ({begun[0]}, ...); leave them out, or take them with --allow-dense-starts"
         )
     for row in rows:
         _check(row, source)

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class RunResult:
       seed_init: seed of the weights.
       seed_topology: seed of first topology and rewiring.
       seed_data: seed of the order of the data.
+      started_from: sha256 of the dense weights that the run began with; empty where they were drawn.
       data_digest: sha256 of the tokens the run drew from.
       tokenizer_digest: sha256 of the tokenizer.
       train_loss: mean loss of the last logging interval, in nats/token.
@@ -55,6 +56,7 @@ class RunResult:
       theoretical_flops: those that the active weights alone need in all steps, in FLOP. Never a basis of MFU.
       device: device kind and count, such as "TPU v5 lite x 4".
       versions: name and version of Python and of each library that decides the arithmetic.
+      git_commits: of the code that trained it, in order, comma-separated; ``+changes`` is code edited after a commit.
     """
 
     schema: int
@@ -79,6 +81,7 @@ class RunResult:
     seed_init: int
     seed_topology: int
     seed_data: int
+    started_from: str
     data_digest: str
     tokenizer_digest: str
     train_loss: float
@@ -90,6 +93,7 @@ class RunResult:
     theoretical_flops: float
     device: str
     versions: dict[str, str]
+    git_commits: str
 
 
 def write(result: RunResult, path: Path) -> None:

@@ -105,6 +105,7 @@ def row_of_result(result: RunResult, convention: str) -> ScalingRow:
         raise ConfigError(f"--parameters={convention}: a result states {', '.join(counts)}")
     setting = [result.size, result.total_parameters, result.active_parameters, result.method, result.block]
     setting += [result.unique_tokens, result.total_tokens, result.peak_lr, result.schedule, result.batch_size]
+    setting += [result.started_from]
     return ScalingRow(
         name=result.name,
         parameters=counts[convention],
@@ -116,6 +117,7 @@ def row_of_result(result: RunResult, convention: str) -> ScalingRow:
         schedule=result.schedule,
         decay_finished=result.decay_finished,
         group=repr(setting),
+        dense_start=bool(result.started_from),
         others={"N_bar": result.mean_active_parameters},
     )
 
@@ -196,6 +198,8 @@ def _sweep(r: Record) -> ScalingRow:
         density=float(r["density"]),
         loss=float(r["validation_loss"]),
         group=r["point"],
+        # Older tables are of runs that all began with a draw.
+        dense_start=bool(r.get("started_from", "")),
     )
 
 

@@ -27,7 +27,7 @@ from sparsejax.training.recipe import build_recipe
 from sparsejax.training.restore import TrainedRun, Weights, restore_run
 from sparsejax.training.state import TrainState, Tree
 from sparsejax.training.steps import make_eval_step
-from sparsejax.training.workdir import Notice, check_same_data, read_manifest, write_manifest
+from sparsejax.training.workdir import Notice, add_commits, check_same_data, read_manifest, write_manifest
 
 # What the ingredients of a soup may differ in; everything else that decides what is learned must be equal.
 _FREE = ("seeds.", "optim.lr:", "optim.weight_decay:")
@@ -218,7 +218,7 @@ def _check_same_but_for_seeds(first: Path, wanted: dict[str, Any], workdir: Path
     lines = [line for line in differing_keys(wanted["config"], manifest["config"]) if not line.startswith(_FREE)]
     lines += [
         f"{key}: {wanted[key]} -> {manifest[key]}"
-        for key in ("steps", "data_digest", "tokenizer_digest")
+        for key in ("steps", "data_digest", "tokenizer_digest", "start_digest")
         if wanted[key] != manifest[key]
     ]
     if lines:
@@ -243,12 +243,22 @@ def _write(out: Path, first: TrainedRun, params: Tree, soup: Soup, notice: Notic
     out.mkdir(parents=True)
     # A mean of runs has no past: it keeps neither moments nor an average over its steps.
     run = dataclasses.replace(first.run, optim=dataclasses.replace(first.run.optim, ema_decay=0.0))
-    write_manifest(out, run, manifest["steps"], manifest["data_digest"], manifest["tokenizer_digest"])
+    digests = (manifest[f"{name}_digest"] for name in ("data", "tokenizer", "start"))
+    write_manifest(out, run, manifest["steps"], *digests)
+    for ingredient in soup.ingredients:
+        mixed = read_manifest(Path(ingredient))
+        assert mixed is not None
+        add_commits(out, mixed["git_commits"])
     first.tokenizer.save(out / "tokenizer")
     (out / "average.json").write_text(json.dumps(dataclasses.asdict(soup), indent=1) + "\n", encoding="utf-8")
     old = first.recipe
     recipe = build_recipe(
-        run, steps=old.steps, vocab_size=old.vocab_size, start_id=old.start_id, target=old.target, stage=old.stage
+        dataclasses.replace(old.run, optim=run.optim),
+        steps=old.steps,
+        vocab_size=old.vocab_size,
+        start_id=old.start_id,
+        target=old.target,
+        stage=old.stage,
     )
     empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), recipe.abstract.opt_state)
     state: TrainState = dataclasses.replace(first.state, params=params, opt_state=empty)

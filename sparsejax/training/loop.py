@@ -24,6 +24,7 @@ from sparsejax.training.mesh import make_mesh, settle_mesh
 from sparsejax.training.metrics import RunLog, SilentLog
 from sparsejax.training.programs import init_state
 from sparsejax.training.progress import ProgressDisplay
+from sparsejax.training.provenance import git_commit
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.report import density_table
 from sparsejax.training.session import Outcome, Session
@@ -195,6 +196,7 @@ def _check_shared(cluster: Cluster, prepared: _Prepared, workdir: rundir.RunDire
     def write() -> None:
         digests = corpus.data_digest, corpus.tokenizer.digest, start
         rundir.write_manifest(workdir, run, prepared.batches.steps, *digests)
+        rundir.add_commits(workdir, [git_commit()])
         corpus.tokenizer.save(workdir / "tokenizer")
         if cluster.count > 1:
             rundir.leave_mark(workdir, mark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,7 +26,14 @@ WEIGHTS: tuple[str, ...] = get_args(Weights)
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """The newest readable checkpoint of a run, with what is needed to use it."""
+    """The newest readable checkpoint of a run, with what is needed to use it.
+
+    Attributes:
+      run: as it was trained.
+      recipe: the run on the devices that are here.
+      state: the checkpoint.
+      tokenizer: of its text.
+    """
 
     run: RunConfig
     recipe: Recipe
@@ -45,13 +53,7 @@ def restore_run(workdir: Path, notice: Notice, weights: Weights = "raw") -> Trai
         raise ConfigError(f"--workdir={workdir}: holds no run (no config.json); start one with 'sparsejax train'")
     run = resolve(manifest["config"])
     tokenizer = load_tokenizer(workdir / "tokenizer")
-    recipe = build_recipe(
-        run,
-        steps=manifest["steps"],
-        vocab_size=tokenizer.vocab_size,
-        start_id=tokenizer.start_id,
-        target=target_of(jax.devices()[0]),
-    )
+    recipe = _recipe_here(run, manifest["steps"], tokenizer, notice)
     train = run.train
     with Checkpoints(
         workdir, keep_last=train.keep_last, keep_every=train.keep_every, notice=notice, owner=False
@@ -62,6 +64,26 @@ def restore_run(workdir: Path, notice: Notice, weights: Weights = "raw") -> Trai
     if weights == "ema":
         state = _with_average(workdir, state)
     return TrainedRun(run, recipe.at_stage(int(state.step)), state, tokenizer)
+
+
+def _recipe_here(run: RunConfig, steps: int, tokenizer: Tokenizer, notice: Notice) -> Recipe:
+    build = partial(
+        build_recipe,
+        steps=steps,
+        vocab_size=tokenizer.vocab_size,
+        start_id=tokenizer.start_id,
+        target=target_of(jax.devices()[0]),
+    )
+    try:
+        return build(run)
+    except ConfigError as error:
+        # What was named for the devices that trained it may not exist on those that use it.
+        anywhere = dataclasses.replace(
+            run, model=dataclasses.replace(run.model, implementation="auto", attention="auto")
+        )
+        recipe = build(anywhere)
+        notice(f"trained with {error}; auto is used instead")
+        return recipe
 
 
 def _with_average(workdir: Path, state: TrainState) -> TrainState:

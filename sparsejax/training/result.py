@@ -15,7 +15,7 @@ from sparsejax.training.evaluate import Evaluation
 from sparsejax.training.metrics import read_rows, spike_height
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.spent import whole_run
-from sparsejax.training.workdir import RunDirectory
+from sparsejax.training.workdir import RunDirectory, read_manifest
 
 # The libraries that decide the arithmetic of a run.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -27,7 +27,7 @@ def write_result(
     """Assemble and write the row of a finished run.
 
     Args:
-      workdir: the run directory; its ``metrics.jsonl`` is read for the training loss and the spike height.
+      workdir: the run directory; its log and its manifest are read.
       recipe: the run.
       corpus: the data it drew from.
       batches: how it drew.
@@ -35,11 +35,11 @@ def write_result(
       seconds: wall-clock seconds of all sessions, evaluation included.
     """
     run = recipe.run
+    manifest = read_manifest(workdir)
+    assert manifest is not None
     rows = read_rows(workdir / "metrics.jsonl")
     train = [row for row in rows if row["kind"] == "train"]
-    counted = [weight.counted for weight in recipe.weights.values()]
-    count = parameters(recipe.shape, counted)
-    length = run.data.sequence_length
+    count = parameters(recipe.shape, [weight.counted for weight in recipe.weights.values()])
     tokens = round(batches.epochs * batches.unique_tokens)
     spent = whole_run(recipe)
     result = RunResult(
@@ -57,7 +57,7 @@ def write_result(
         block=run.topology.block,
         method=run.topology.method,
         batch_size=run.train.batch_size,
-        sequence_length=length,
+        sequence_length=run.data.sequence_length,
         steps=recipe.steps,
         peak_lr=run.optim.lr,
         schedule=run.optim.schedule,
@@ -65,6 +65,7 @@ def write_result(
         seed_init=run.seeds.init,
         seed_topology=run.seeds.topology,
         seed_data=run.seeds.data,
+        started_from=manifest["start_digest"],
         data_digest=corpus.data_digest,
         tokenizer_digest=corpus.tokenizer.digest,
         train_loss=train[-1]["loss_mean"],
@@ -76,6 +77,7 @@ def write_result(
         theoretical_flops=spent.theoretical * tokens,
         device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
         versions=_versions(),
+        git_commits=",".join(manifest["git_commits"]),
     )
     write(result, workdir / "result.json")
     return result

@@ -22,7 +22,7 @@ from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.rewire_plan import is_due, rate_at, temperature_at
 from sparsejax.training.siblings import are_siblings
 from sparsejax.training.state import TrainState
-from sparsejax.training.workdir import Notice, RunDirectory, read_manifest
+from sparsejax.training.workdir import Notice, RunDirectory, add_commits, read_manifest
 
 
 def common_steps(recipe: Recipe, other: Recipe) -> int:
@@ -83,9 +83,12 @@ def start_from(
 
 
 def take_over_log(trunk: RunDirectory, workdir: RunDirectory, step: int) -> None:
-    """Begin the log of a run that starts from a trunk's ``step`` with the rows up to there."""
+    """Begin the log of a run that starts from a trunk's ``step`` with the rows up to there, and name who trained it."""
     rows = (row for row in read_rows(trunk / METRICS) if row["step"] <= step)
     (workdir / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    manifest = read_manifest(trunk)
+    assert manifest is not None
+    add_commits(workdir, manifest["git_commits"])
 
 
 def check_trunks(trunks: Sequence[RunDirectory]) -> None:

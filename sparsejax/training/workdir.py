@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -73,7 +73,7 @@ def _make(workdir: RunDirectory) -> None:
 
 
 def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
-    """What ``config.json`` says (config, steps, digests of data and tokenizer); None before the first start.
+    """What ``config.json`` says (config, steps, digests, commits); None before the first start.
 
     Raises:
       ConfigError: the file is there but is no manifest.
@@ -99,6 +99,7 @@ def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
     drawn |= {"same_tokenizer": True, "distill_weight": 0.0, "distill_temperature": 1.0, "feature_weight": 0.0}
     manifest["config"].setdefault("init", drawn)
     manifest.setdefault("start_digest", "")
+    manifest.setdefault("git_commits", [])
     return manifest
 
 
@@ -137,7 +138,17 @@ def check_same_data(workdir: RunDirectory, data_digest: str, tokenizer_digest: s
 def write_manifest(
     workdir: RunDirectory, run: RunConfig, steps: int, data_digest: str, tokenizer_digest: str, start_digest: str = ""
 ) -> None:
-    """Write ``config.json`` atomically; ``start_digest`` is that of the dense weights it started from, "" for none."""
+    """Write ``config.json`` atomically; commits that an older one names stay.
+
+    Args:
+      workdir: the run directory.
+      run: its configuration.
+      steps: its length.
+      data_digest: of its text.
+      tokenizer_digest: of its tokenizer.
+      start_digest: of the dense weights it started from, "" for none.
+    """
+    before = read_manifest(workdir)
     manifest = {
         "schema": SCHEMA,
         "config": run.to_dict(),
@@ -145,7 +156,22 @@ def write_manifest(
         "data_digest": data_digest,
         "tokenizer_digest": tokenizer_digest,
         "start_digest": start_digest,
+        "git_commits": [] if before is None else before["git_commits"],
     }
+    _replace_manifest(workdir, manifest)
+
+
+def add_commits(workdir: RunDirectory, commits: Iterable[str]) -> None:
+    """Add the commits that trained a run to its manifest, those that it does not name yet; "" is none."""
+    manifest = read_manifest(workdir)
+    assert manifest is not None
+    known = manifest["git_commits"]
+    named = list(dict.fromkeys([*known, *filter(None, commits)]))
+    if named != known:
+        _replace_manifest(workdir, manifest | {"git_commits": named})
+
+
+def _replace_manifest(workdir: RunDirectory, manifest: dict[str, Any]) -> None:
     temporary = workdir / "config.json.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)

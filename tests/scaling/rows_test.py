@@ -36,7 +36,9 @@ def test_rows_that_cannot_be_fitted_are_refused():
     refused([changed(loss=float("nan"))], "loss=nan: must be finite")
     refused([changed(convention="weights")], "convention=weights: unknown")
     refused([changed(others={"X": 4.0}), ROW], "column X is not in every row")
+    refused([ROW, changed(dense_start=True)], "1 of 2 runs began with the weights of a dense model")
     assert len(table_of([ROW, changed(decay_finished=False)], "runs.csv", allow_undecayed=True)) == 2
+    assert len(table_of([ROW, changed(dense_start=True)], "runs.csv", allow_dense_starts=True)) == 2
 
 
 def test_seeds_of_a_setting_share_a_group_and_the_digest_is_of_the_numbers():
@@ -54,6 +56,9 @@ def test_results_of_runs(tmp_path):
     one, two = read_rows(tmp_path)
     assert one.parameters == RESULT.active_parameters and one.convention == "active" and one.group == two.group
     assert read_rows(tmp_path / "0" / "result.json", "total_times_density")[0].parameters == 58_073_600 * 0.25
+    runs.write(dataclasses.replace(RESULT, started_from="d" * 64), tmp_path / "0" / "result.json")
+    begun, drawn = read_rows(tmp_path)
+    assert begun.dense_start and not drawn.dense_start and begun.group != drawn.group
     with pytest.raises(ConfigError, match="--parameters=nonzero: a result states total, active"):
         read_rows(tmp_path, "nonzero")
 
@@ -75,7 +80,7 @@ def test_all_fields_of_runs_as_one_file(tmp_path):
     for cell, wrong, match in (
         (",small,", ",small,x", "line 3: total_parameters='x"),
         ("16x32", "16", "line 2: block=.16. is not of type"),
-        ("\n1,", "\n2,", "line 2: schema 2 is not 1"),
+        ("\n2,", "\n1,", "line 2: schema 1 is not 2"),
     ):
         damaged = tmp_path / "damaged.csv"
         damaged.write_text(table.read_text().replace(cell, wrong))

@@ -32,6 +32,7 @@ RESULT = runs.RunResult(
     seed_init=0,
     seed_topology=1,
     seed_data=2,
+    started_from="",
     data_digest="a" * 64,
     tokenizer_digest="b" * 64,
     train_loss=3.5,
@@ -43,6 +44,7 @@ RESULT = runs.RunResult(
     theoretical_flops=4e14,
     device="cpu x 1",
     versions={"python": "3.11.7", "jax": "0.10.2"},
+    git_commits="c" * 40,
 )
 
 
@@ -76,8 +78,8 @@ def test_a_failed_write_leaves_the_old_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"schema": 2}, "schema 2 is not 1"),
-        ({"schema": ...}, "schema none is not 1"),
+        ({"schema": 1}, "schema 1 is not 2"),
+        ({"schema": ...}, "schema none is not 2"),
         ({"epochs": ..., "steps": ...}, "missing epochs, steps"),
         ({"accuracy": 1.0}, "unknown accuracy"),
         ({"density": "0.25"}, "density='0.25' is not of type float"),

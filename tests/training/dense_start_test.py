@@ -12,6 +12,7 @@ from sparsejax.config import ConfigError
 from sparsejax.data.pipeline import open_corpus
 from sparsejax.data.tokenizer import ByteTokenizer
 from sparsejax.models import functional
+from sparsejax.scaling.runs import read
 from sparsejax.topology.blocks import BlockSparse, to_dense
 from sparsejax.training.calibration import input_squares
 from sparsejax.training.checkpoint import state_digest
@@ -214,6 +215,7 @@ def test_a_distilled_run_says_what_it_does_and_continues_bit_for_bit(tmp_path):
     rows = read_rows(tmp_path / "whole" / "metrics.jsonl")
     assert rows[0]["kind"] == "eval" and rows[0]["step"] == 0
     assert all(row["divergence"] > 0 for row in rows if row["kind"] == "train")
+    assert read(tmp_path / "whole" / "result.json").started_from == digest_of(weights)
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "checkpoints" / "4")
     again = go(tmp_path / "again", lambda name, notice: Checkpoint(weights))

@@ -9,6 +9,7 @@ from sparsejax.scaling.runs import read
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.loop import train
 from sparsejax.training.metrics import read_rows
+from sparsejax.training.provenance import git_commit
 from tests.training.tiny import quiet_console, tiny_run, write_text
 
 
@@ -58,6 +59,7 @@ def test_result_row(finished):
     assert result.epochs == pytest.approx(2.4)
     assert result.density == pytest.approx(0.5) and result.block == (4, 4) and result.method == "smet"
     assert result.executed_flops >= result.theoretical_flops > 0
+    assert result.started_from == "" and result.git_commits == git_commit()
 
 
 def test_the_same_command_again_only_reports(finished):

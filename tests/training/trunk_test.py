@@ -14,6 +14,7 @@ from sparsejax.training.metrics import read_rows
 from sparsejax.training.sharding import on_first_device
 from sparsejax.training.siblings import are_siblings
 from sparsejax.training.trunk import common_steps, start_from
+from sparsejax.training.workdir import add_commits
 from tests.training.tiny import quiet_console, tiny_recipe, tiny_run
 
 # Warm-up of two steps, whatever the length; the rate falls over the last quarter; no rewiring from half way on.
@@ -43,6 +44,7 @@ def trunk(tmp_path_factory):
     directory = tmp_path_factory.mktemp("trunk")
     outcome = train(tiny_run(directory, **of_length(16)), directory / "long", extend=False, console=quiet_console())
     assert outcome.exit_code == 0
+    add_commits(directory / "long", ["of-the-trunk"])
     return directory
 
 
@@ -59,7 +61,8 @@ def test_a_branch_is_the_run_it_would_have_been(trunk):
     states = [final_state(recipe, trunk / name) for name in ("straight", "branch")]
     assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, states), strict=True))
     straight, branch = (json.loads((trunk / name / "result.json").read_text()) for name in ("straight", "branch"))
-    assert {key for key in straight if straight[key] != branch[key]} == {"name", "seconds"}
+    assert {key for key in straight if straight[key] != branch[key]} == {"name", "seconds", "git_commits"}
+    assert set(branch["git_commits"].split(",")) - set(straight["git_commits"].split(",")) == {"of-the-trunk"}
     losses = [
         [(row["step"], row["loss"]) for row in read_rows(trunk / name / "metrics.jsonl") if row["kind"] == "train"]
         for name in ("straight", "branch")

@@ -25,6 +25,16 @@ def test_the_same_config_continues(started):
     rundir.check_same_data(workdir, "data", "tokens")
 
 
+def test_the_commits_that_trained_a_run_are_kept_in_order(started):
+    workdir, run = started
+    assert rundir.read_manifest(workdir)["git_commits"] == []
+    rundir.add_commits(workdir, ["b"])
+    rundir.write_manifest(workdir, run, 20, "data", "tokens")
+    rundir.add_commits(workdir, ["", "a", "b"])
+    manifest = rundir.read_manifest(workdir)
+    assert manifest["git_commits"] == ["b", "a"] and manifest["steps"] == 20
+
+
 def test_a_new_directory_has_nothing_to_check(tmp_path):
     assert rundir.read_manifest(tmp_path) is None
     rundir.check_continues(tmp_path, tiny_run(tmp_path), extend=False)
