@@ -79,6 +79,7 @@ def test_a_repeated_product_runs_on_every_set_every_turn(product, monkeypatch):
     assert operands.bytes_moved(product) == (3 if product == "both" else 1) * 4 * (16 + 16 + 32)
 
 
+@pytest.mark.slow
 def test_memory(monkeypatch, tmp_path, tiny_size):
     run(memory, monkeypatch, "--size", "60m", "--density", 0.5, "--block", 8, "--json", tmp_path / "rows.json")
     (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
@@ -103,6 +104,7 @@ def test_step(monkeypatch, tmp_path, tiny_size):
     assert sparse["state_bytes"] < twin["state_bytes"] and sparse["tokens"] == 8
 
 
+@pytest.mark.slow
 def test_decode(monkeypatch, tmp_path, tiny_size):
     shared = ("--block", 8, "--density", 0.5, "--repetitions", 1, "--json", tmp_path / "rows.json")
     run(decode, monkeypatch, "--width", 32, "--linears", 2, "--tokens", 1, 3, "--implementation", "batched", *shared)

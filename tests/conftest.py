@@ -1,12 +1,14 @@
 """Settings every test runs under; they must be in place before jax is imported."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from benchmarks.bundles import dump_schedules
 
@@ -34,8 +36,31 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     dump_schedules(_schedules)
     os.environ["SPARSEJAX_TEST_SCHEDULES"] = str(_schedules)
 
+# JAX keeps millions of objects alive, and by default Python looks through all of them for garbage again and again.
+gc.set_threshold(100_000, 20, 100)
+
 # These need a GPU, which the settings above hide: see tests/gpu/conftest.py.
 collect_ignore = ["gpu"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The TPU compiler serves one process of a machine: its tests are one group."""
+    for item in items:
+        if item.get_closest_marker("tpu"):
+            item.add_marker(pytest.mark.xdist_group("tpu"))
+
+
+class ByFileAndGroup(LoadFileScheduling):
+    """A process takes all tests of a file, because fixtures train runs; or all of a group, from whatever files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tpu" if nodeid.endswith("@tpu") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByFileAndGroup(config, log)
 
 
 @pytest.fixture

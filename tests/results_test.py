@@ -1,5 +1,6 @@
 """docs/RESULTS.md says what its CSV files say, and the generator says it right."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from docs.results import dense_start
 from docs.results.figures import FIGURES
 from docs.results.tables import HERE, MARKED, RESULTS, content, render
+from sparsejax.scaling.result_table import write_table
 from sparsejax.training.branch_rows import write_rows
+from tests.scaling.runs_test import RESULT
 from tests.training.branch_rows_test import branches
 
 RUNS = """\
@@ -128,3 +131,37 @@ def test_dense_starts_say_what_was_lost_and_what_came_back(tmp_path):
     assert titles[-3:] == ["after 200 steps", "brought back", "less dense, trained on"]
     assert lines[0] == ["(dense, trained on)", "1", "0.5", "5.0000", "5.0000", "", "4.9000", "", ""]
     assert lines[1] == ["activation", "0.5", "0.5", "5.0000", "5.4000", "+0.4000", "5.1000", "75%", "+0.2000"]
+
+
+def test_runs_on_repeated_text_side_by_side(tmp_path):
+    """Two densities on 256k tokens four times and once, and on 1M tokens once: the third column less the second."""
+    losses = {(1.0, 2**18, 1): 5.5, (1.0, 2**18, 4): 5.0, (1.0, 2**20, 1): 4.8, (0.126, 2**18, 4): 5.2}
+    runs = [
+        dataclasses.replace(
+            RESULT,
+            name=f"{density}-{unique}-{epochs}",
+            density=density,
+            unique_tokens=unique,
+            total_tokens=unique * epochs,
+            epochs=float(epochs),
+            validation_loss=loss,
+        )
+        for (density, unique, epochs), loss in losses.items()
+    ]
+    write_table(runs, tmp_path / "repeated.csv")
+    losses, cost = content("repeated", tmp_path).strip().split("Loss on the smaller text")
+    assert losses.strip().splitlines()[2:] == [
+        "| size | density | active, inner | 256k x 1 | 256k x 4 | 1M x 1 |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 60m | 1 | 6,232,000 | 5.500 | 5.000 | 4.800 |",
+        "| 60m | 0.126 | 6,232,000 |  | 5.200 |  |",
+    ]
+    assert cost.strip().splitlines()[2:] == [
+        "| size | density | 1M tokens, 4 epochs less 1 |",
+        "| --- | --- | --- |",
+        "| 60m | 1 | +0.200 |",
+        "| 60m | 0.126 |  |",
+    ]
+    FIGURES["repeated"]([tmp_path / "repeated.csv"], tmp_path / "repeated.svg")
+    picture = (tmp_path / "repeated.svg").read_text()
+    assert "density 0.125" in picture and "256k unique tokens" in picture

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from docs.results import repeated
 from docs.results.tables import column, read_branches, read_points
 from sparsejax.training.branch_rows import mean_curve
 
@@ -73,6 +74,11 @@ def draw_density_lr(paths: Sequence[Path], out: Path) -> None:
     _save(figure, out)
 
 
+def draw_repeated(paths: Sequence[Path], out: Path) -> None:
+    """Loss over epochs, a panel a size."""
+    _save(repeated.draw(repeated.read(paths)), out)
+
+
 def _save(figure: Figure, out: Path) -> None:
     # Without salt and date the same numbers would give another file every time.
     with matplotlib.rc_context({"svg.hashsalt": "sparsejax", "svg.fonttype": "none"}):
@@ -84,4 +90,5 @@ FIGURES: Mapping[str, Callable[[Sequence[Path], Path], None]] = {
     "branch_fade": draw_branches,
     "block_size": draw_block_size,
     "density_lr": draw_density_lr,
+    "repeated": draw_repeated,
 }

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from docs.results import dense_start
+from docs.results import dense_start, repeated
 from sparsejax.training.branch_rows import FORMS, BranchRow, Estimate, Summary, estimate, mean_of_first, peak, summarise
 from sparsejax.training.branch_rows import read_rows as read_branch_rows
 
@@ -45,6 +45,7 @@ TITLES = {
     "weight_decay_repetition": "Weight decay under repeated data",
     "baselines": "Baselines",
     "dense_start": "Starting from dense weights",
+    "repeated": "Repeated text at four densities",
 }
 
 Run = Mapping[str, str]
@@ -68,6 +69,9 @@ def content(name: str, directory: Path) -> str:
         return ""
     if name == "dense_start":
         tables = [table(*dense_start.table_lines(dense_start.read(paths)))]
+    elif name == "repeated":
+        found = repeated.read(paths)
+        tables = [table(*repeated.loss_table(found)), repeated.COST, table(*repeated.cost_table(found))]
     elif name.startswith("branch"):
         tables = branch_tables(read_branches(paths))
     else:

@@ -72,6 +72,7 @@ def test_generate_is_deterministic_and_starts_with_the_prompt(trained, capsys):
     assert capsys.readouterr().out != texts[0]
 
 
+@pytest.mark.slow
 def test_several_prompts_are_continued_together_as_each_alone(trained, capsys, tmp_path):
     workdir, _ = trained
     flags = ["generate", f"--workdir={workdir}", "--tokens=6", "--top-p=0.9", f"--out={tmp_path / 'texts.jsonl'}"]

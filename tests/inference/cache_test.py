@@ -35,9 +35,10 @@ def cached_logits(engine, chunks):
     ("storage", "implementation", "leaf"),
     [
         ("blocks", "batched", "values"),
-        ("unstructured", "auto", "kernel"),  # never faster than dense, so made dense once
+        # Never faster than dense, so made dense once.
+        pytest.param("unstructured", "auto", "kernel", marks=pytest.mark.slow),
         ("n:m flow", "auto", "kernel"),
-        ("monarch", "auto", "first"),
+        pytest.param("monarch", "auto", "first", marks=pytest.mark.slow),
     ],
 )
 def test_logits_with_the_cache_are_those_without(storage, implementation, leaf):

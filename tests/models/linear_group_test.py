@@ -94,6 +94,7 @@ def test_the_model_makes_one_product_of_q_k_v_and_one_of_gate_and_up(
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grouped_gradients, gradients)
 
 
+@pytest.mark.slow
 def test_remat_dots_keeps_the_outputs_of_a_joint_product(widths, make_model, make_weights, builder, initial):
     def kept(remat: str) -> list[tuple[int, ...]]:
         model = make_model(remat=remat)

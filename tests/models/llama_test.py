@@ -129,6 +129,7 @@ def test_sparse_model_equals_the_plain_one_with_every_implementation(make_model,
     assert_matches_plain(model, weights, build, initial(model, weights))
 
 
+@pytest.mark.slow
 def test_unstructured_model_equals_the_plain_one(make_model, make_weights, builder, initial):
     model = make_model(kv_heads=4, rope_base=5e5, layers=1)
     weights = make_weights(model, density=0.5, block=(1, 1))

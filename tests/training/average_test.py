@@ -98,16 +98,19 @@ def refusal(runs: list[Path], out: Path, **choices) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_another_topology_is_refused_by_name(runs, tmp_path):
     assert "attention.k has other active blocks" in refusal([runs / "a", runs / "other"], tmp_path / "soup")
     assert not (tmp_path / "soup").exists()
 
 
+@pytest.mark.slow
 def test_what_exists_is_never_overwritten(runs, tmp_path):
     assert "exists already" in refusal([runs / "a", runs / "b"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_unfit_ingredients_are_refused(runs, tmp_path):
     out = tmp_path / "soup"
     assert "at least two different" in refusal([runs / "a"], out)

@@ -167,16 +167,16 @@ def test_dropping_alone_leaves_slots_that_never_move(parted):
         assert nonzero.sum() == active[name].sum()
 
 
-def test_fading_starts_where_the_branches_part(directory):
-    recipe = tiny_recipe(directory, **SETTINGS | {"topology_fade_steps": 2})
+def test_fading_starts_where_the_branches_part(tmp_path):
+    recipe = tiny_recipe(tmp_path, **SETTINGS | {"topology_fade_steps": 2})
     test = BranchTest(recipe, None)
     # From a checkpoint of step 4 the fading of the rewiring at 6 can just begin; from 5 it would have begun.
     assert [test.rewire_step_after(step, 3) for step in (3, 4, 5, 7, 8)] == [6, 6, 9, 9, None]
     assert rewirings(test, [0, 1, 4, 8], 3) == {3: 1, 6: 4}
 
 
-def test_without_growth_drops_the_same(directory):
-    plan = plan_at(tiny_recipe(directory, **SETTINGS), 6)
+def test_without_growth_drops_the_same(tmp_path):
+    plan = plan_at(tiny_recipe(tmp_path, **SETTINGS), 6)
     alone = without_growth(plan)
     for name, count in plan.drop.items():
         assert int(alone.drop[name]) == int(plan.grow[name]) == int(count) > 0
@@ -196,6 +196,7 @@ def test_runs_without_a_test_are_refused(tmp_path, changes, part):
         check_testable(tiny_run(tmp_path, **changes))
 
 
+@pytest.mark.slow
 def test_bad_commands(directory, capsys):
     run = f"--workdir={directory / 'run'}"
     for flags, part in (

@@ -57,6 +57,7 @@ def test_a_checkpoint_is_the_same_on_every_mesh(saved, shape):
         assert jax.tree.all(places)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_before_there_were_meshes_is_that_of_one_device(tmp_path):
     recipe = mesh_recipe(tmp_path, ONE)
     config = recipe.run.to_dict()

@@ -111,6 +111,7 @@ def test_sparse_products_score_every_place_without_a_dense_matrix(tmp_path):
         np.testing.assert_array_equal(*orders)
 
 
+@pytest.mark.slow
 def test_memory_follows_the_rule(tmp_path):
     recipe = tiny_recipe(tmp_path, topology_grow="momentum", topology_score_decay=0.75)
     step, state = jax.jit(make_score_step(recipe)), init_state(recipe)

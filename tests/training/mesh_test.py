@@ -69,7 +69,11 @@ def test_the_losses_are_those_of_one_device(directory, alone, shape):
             marks=pytest.mark.slow,
         ),
         pytest.param((2, 4, 1), {"topology_block": (1, 1), "topology_shards": 1}, marks=pytest.mark.slow),
-        ((1, 4, 2), {"topology_density": 1.0, "topology_drop": "none", "topology_grow": "none", "optim_form": "naive"}),
+        pytest.param(
+            (1, 4, 2),
+            {"topology_density": 1.0, "topology_drop": "none", "topology_grow": "none", "optim_form": "naive"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["sequence", "gradient", "unstructured", "dense"],
 )
@@ -108,7 +112,7 @@ def test_equal_weights_and_keys_give_the_same_topology_bit_for_bit(directory, re
         assert not jax.tree.all(jax.tree.map(np.array_equal, index, old))
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [pytest.param((1, 8, 1), marks=pytest.mark.slow), (2, 2, 2)], ids=str)
 def test_the_first_state_is_the_same_on_every_mesh(directory, shape):
     one, many = mesh_recipe(directory, ONE), mesh_recipe(directory, shape)
     first = programs.init_state(one)
@@ -160,7 +164,9 @@ def test_nothing_but_active_values_depends_on_the_density_of_a_replica(directory
     assert biggest == {"257,64", "64,257", "2,2,64,16", "2,4,64,16"}
 
 
-@pytest.mark.parametrize(("shape", "changes"), [((1, 1, 8), {}), ((1, 8, 1), ROWS)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "changes"), [((1, 1, 8), {}), pytest.param((1, 8, 1), ROWS, marks=pytest.mark.slow)], ids=str
+)
 def test_a_rewiring_moves_no_values_between_devices(directory, shape, changes):
     recipe = mesh_recipe(directory, shape, **changes)
     program = programs.rewire_step(recipe).lower(placed(recipe), plan_at(recipe, 10), NO_SCORES).compile()

@@ -70,6 +70,7 @@ def test_a_branch_is_the_run_it_would_have_been(trunk):
     assert losses[0] == losses[1] and len(losses[0]) == 8
 
 
+@pytest.mark.slow
 def test_a_run_with_a_checkpoint_of_its_own_continues_from_it(trunk):
     run = tiny_run(trunk, **of_length(8))
     workdir = trunk / "own"
