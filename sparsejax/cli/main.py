@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -10,8 +11,9 @@ from sparsejax import __version__
 from sparsejax.config import ConfigError
 
 # Exit codes: 0 done, 1 failed, 2 bad input, 3 does not fit, 4 diverged, 75 preempted and saved, 76 another process of
-# the run was lost, 130 stopped by Ctrl-C.
+# the run was lost, 130 stopped by Ctrl-C, 141 whoever read the output has left.
 INPUT_ERROR = 2
+_READER_LEFT = 141
 
 COMMANDS = {
     "train": "train a model, or continue a run",
@@ -46,10 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INPUT_ERROR
     command: Callable[[list[str]], int] = import_module(f"sparsejax.cli.{arguments[0]}").main
     try:
-        return command(arguments[1:])
+        code = command(arguments[1:])
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
         print(f"sparsejax: {error}", file=sys.stderr)
         return INPUT_ERROR
     except KeyboardInterrupt:
         print("sparsejax: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # As of any command in front of `head`: no message, here or when the interpreter flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_LEFT

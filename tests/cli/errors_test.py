@@ -1,5 +1,7 @@
 """Bad input is one line on stderr and exit code 2, before anything compiles."""
 
+import subprocess
+import sys
 from importlib import import_module
 
 import jax
@@ -128,3 +130,16 @@ def test_bad_commands(capsys, arguments, part):
 def test_help_and_version(capsys):
     assert main([]) == main(["--help"]) == main(["--version"]) == 0
     assert "usage: sparsejax" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_gets_no_traceback():
+    """As ``sparsejax advise ... | head -1``."""
+    code = "import sys; from sparsejax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    flags = ["advise", "--unique-tokens=1e9", "--flops=1e20"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
