@@ -24,24 +24,31 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def run_directories(flag: str, text: str) -> list[str]:
-    """The run directories of a comma-separated list; the names that a sweep gives have commas of their own.
+    """The run directories of a comma-separated list, see ``paths``; raises ``ConfigError`` if none, or one twice."""
+    return paths(flag, text, "config.json")
 
-    What stands before a comma is a directory by itself if there is a run in it, else it goes on behind the comma, as
-    far as the next run.
+
+def paths(flag: str, text: str, holds: str = "") -> list[str]:
+    """The paths of a comma-separated list; the names that a sweep gives have commas of their own.
+
+    What stands before a comma is a path by itself if it is there, else it goes on behind the comma, as far as makes
+    one that is there.
 
     Args:
       flag: its name, for the error.
       text: its value.
+      holds: what is below such a path; empty for anything.
 
     Raises:
       ConfigError: none is named, or one of them twice.
     """
     pieces, found = [piece for piece in text.split(",") if piece], []
+    below = f"/{holds}" if holds else ""
     while pieces:
-        ends = [n for n in range(1, len(pieces) + 1) if os.path.exists(f"{','.join(pieces[:n])}/config.json")]
+        ends = [n for n in range(1, len(pieces) + 1) if os.path.exists(",".join(pieces[:n]) + below)]
         count = ends[0] if ends else 1
         found.append(",".join(pieces[:count]))
         pieces = pieces[count:]
     if not found or len(set(found)) < len(found):
-        raise ConfigError(f"--{flag}={text}: must name different run directories")
+        raise ConfigError(f"--{flag}={text}: must name different {'run directories' if holds else 'paths'}")
     return found

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparsejax.cli.flags import run_directories
+from sparsejax.cli.flags import paths, run_directories
 from sparsejax.config import ConfigError
 
 
@@ -22,3 +22,10 @@ def test_none_and_twice_are_one_line():
     for text in ("", ",", "a,a"):
         with pytest.raises(ConfigError, match=r"^--runs=.*: must name different run directories$"):
             run_directories("runs", text)
+
+
+def test_files_and_directories_in_one_list(tmp_path):
+    run, table = tmp_path / "density=1.0,epochs=4", tmp_path / "rows,old.csv"
+    run.mkdir()
+    table.touch()
+    assert paths("rows", f"{run},{table},none.csv") == [str(run), str(table), "none.csv"]
