@@ -21,37 +21,13 @@ from sparsejax.training.loop import train, train_batches
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.recipe import index_of, values_of
 from sparsejax.training.workdir import write_manifest
+from tests.training.dense_weights import Checkpoint, dense_params
 from tests.training.meshes import mesh_recipe
 from tests.training.tiny import quiet_console, tiny_recipe, tiny_run
 
 START = {"init_from": "dense"}
 # Columns of so few places have no room to rewire.
 BALANCED = {"topology_balance": "column", "topology_drop": "none", "topology_grow": "none"}
-
-
-def dense_params(recipe):
-    """Random weights of the dense twin, as NumPy arrays."""
-    random = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: (0.3 * random.standard_normal(leaf.shape) + 0.1).astype(np.float32),
-        recipe.dense.abstract.params,
-    )
-
-
-@dataclasses.dataclass
-class Checkpoint:
-    """A dense checkpoint as the trainer sees one."""
-
-    weights: dict
-    tokenizer: ByteTokenizer | None = dataclasses.field(default_factory=ByteTokenizer)
-    vocab_size: int = 257
-    wrong: tuple[str, ...] = ()
-
-    def differences(self, model):
-        return list(self.wrong)
-
-    def params(self, *, vocab_size, mlp):
-        return self.weights
 
 
 def started(directory, recipe, notices=None):

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from sparsejax.training.cluster import Launch, joined
 from sparsejax.training.loop import train
 from sparsejax.training.session import Session
-from tests.training.tiny import quiet_console, tiny_run
+from tests.training.dense_weights import Checkpoint, dense_params
+from tests.training.tiny import quiet_console, tiny_recipe, tiny_run
 
 
 def wait_for_ever() -> None:
@@ -39,6 +41,12 @@ def strike_after(step: int, strike: Callable[[], None]) -> None:
     Session._after_step = after_step  # type: ignore[method-assign]
 
 
+def open_dense(name: str, notice: Callable[[str], None]) -> Checkpoint:
+    """The dense weights of ``init_from``: equal in every process, on devices of none of them."""
+    with tempfile.TemporaryDirectory() as directory:
+        return Checkpoint(dense_params(tiny_recipe(Path(directory), model_layers=1)))
+
+
 def main(job: dict[str, Any]) -> int:
     """Join the other process and train; returns the exit code."""
     if job["strike"] == "hang":
@@ -49,7 +57,9 @@ def main(job: dict[str, Any]) -> int:
     console = quiet_console()
     with joined(launch):
         run = tiny_run(Path(job["directory"]), **job["changes"])
-        outcome = train(run, Path(job["workdir"]), extend=False, console=console, watchdog=job["watchdog"])
+        outcome = train(
+            run, Path(job["workdir"]), extend=False, console=console, watchdog=job["watchdog"], opens=open_dense
+        )
     print(console.file.getvalue())
     return outcome.exit_code
 

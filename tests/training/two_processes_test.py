@@ -14,6 +14,7 @@ from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.loop import train
 from sparsejax.training.lost_peers import LOST_PEER
 from sparsejax.training.metrics import read_rows
+from tests.training.one_of_two import open_dense
 from tests.training.tiny import quiet_console, tiny_run, write_text
 
 SCRIPT = Path(__file__).with_name("one_of_two.py")
@@ -74,7 +75,7 @@ def start(job):
 def as_one(directory, **changes):
     """One process goes on; returns its exit code."""
     run = tiny_run(directory, **changes)
-    return train(run, directory / "run", extend=False, console=quiet_console()).exit_code
+    return train(run, directory / "run", extend=False, console=quiet_console(), opens=open_dense).exit_code
 
 
 def fresh(directory, text):
@@ -153,6 +154,24 @@ def test_one_process_goes_on_with_fewer_or_more_devices(rewired, tmp_path, fsdp)
     assert stopped == [75, 75], "\n".join(outputs)
     assert as_one(directory, **REWIRED | {"mesh_fsdp": fsdp}) == 0
     assert losses(directory) == pytest.approx(losses(rewired), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("criterion", ["magnitude", "activation"])
+def test_two_processes_start_from_dense_weights_and_learn_from_them(tmp_path, criterion):
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    changes = REWIRED | {"init_from": "dense", "init_criterion": criterion, "init_distill_weight": 0.5}
+    changes |= {"train_steps": 3, "init_calibration_tokens": 128}
+    for directory in (alone, both):
+        directory.mkdir()
+    assert as_one(alone, **changes) == 0
+    stopped, outputs = Pair(both, {"strike": "SIGTERM", "step": 1, "changes": changes}, {"changes": changes}).ends()
+    assert stopped == [75, 75], "\n".join(outputs)
+    finished, outputs = Pair(both, {"changes": changes}, {"changes": changes}).ends()
+    assert finished == [0, 0], "\n".join(outputs)
+    assert losses(both) == pytest.approx(losses(alone), rel=1e-6) and len(losses(both)) == 3
+    digests = [json.loads((each / "run" / "result.json").read_text())["started_from"] for each in (alone, both)]
+    assert digests[0] == digests[1] != ""
 
 
 @pytest.mark.slow
