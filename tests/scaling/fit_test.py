@@ -34,6 +34,15 @@ def test_every_design_identifies_its_law(law):
     check_recovered(law)
 
 
+@pytest.mark.slow
+def test_a_held_exponent_is_found_where_it_is_freed():
+    law = LAWS["sparse_overfitting"]
+    values = {**law.example, "eta": 0.5}
+    found = fit(law, drawn(law, values=values), free_held=("eta",))
+    for name, value in values.items():
+        assert abs(found.values[name] / value - 1) < 1e-4, name
+
+
 def test_equal_arguments_give_equal_bits():
     table = drawn(CHINCHILLA, noise=0.01)
     one, two = fit(CHINCHILLA, table), fit(CHINCHILLA, table)

@@ -78,6 +78,15 @@ def test_overfitting_can_rise_and_saturation_cannot():
     assert np.all(np.diff(saturated.loss(saturated.example, columns)) <= 0)
 
 
+def test_overfitting_grows_with_epochs_where_that_is_freed():
+    law = law_named("sparse_overfitting")
+    columns = {name: np.full(5, value) for name, value in (("N", 1e9), ("U", 1e8), ("S", 1.0))}
+    columns["D"] = columns["U"] * np.array([1.0, 4.0, 16.0, 64.0, 256.0])
+    by_size, by_epochs = (law.loss({**law.example, "eta": eta}, columns) for eta in (0.0, 0.5))
+    assert np.all(np.diff(by_size) < 0) and np.all(np.diff(by_epochs)[2:] > 0)
+    assert by_size[0] == by_epochs[0] == law.loss(law.example, columns)[0]
+
+
 def test_sparsity_protects_by_its_exponent():
     law = law_named("sparse_overfitting")
     sparse = {

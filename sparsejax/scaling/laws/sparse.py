@@ -54,16 +54,17 @@ def _sparsely_connected(p: Any, x: Any, xp: Any) -> Any:
 
 
 def _sparse_overfitting(p: Any, x: Any, xp: Any) -> Any:
-    """L = E + (L0 - E) h/(1 + h), h = a f(S)/N^(alpha + lam (1 - S)) + b/D^beta + c S^kappa N^gamma/U^delta.
+    """L = E + (L0 - E) h/(1 + h), h = a f(S)/N^(alpha + lam (1 - S)) + b/D^beta + c S^kappa N^gamma (D/U)^eta/U^delta.
 
     f(S) = 1 + w (1 - S)^mu, N active parameters. The form of arXiv 2605.09189 with the density factor of arXiv
     2606.01155, put together here. kappa asks what overfits: 0, the active parameters; -gamma, as many as the dense twin
-    has, since S^-gamma N^gamma = (N/S)^gamma; above 0, sparsity protects beyond its size. lam, held at 0 unless freed,
-    lets the exponent of N depend on density.
+    has, since S^-gamma N^gamma = (N/S)^gamma; above 0, sparsity protects beyond its size. Two are held at 0 unless
+    freed: lam lets the exponent of N depend on density; eta lets overfitting grow with epochs, without which the law
+    rises with size alone.
     """
     f = 1 + p.w * power(1 - x.S, p.mu, xp)
     h = p.a * f * x.N ** -(p.alpha + p.lam * (1 - x.S)) + p.b * x.D**-p.beta
-    h = h + p.c * power(x.S, p.kappa, xp) * x.N**p.gamma * x.U**-p.delta
+    h = h + p.c * power(x.S, p.kappa, xp) * x.N**p.gamma * (x.D / x.U) ** p.eta * x.U**-p.delta
     return p.E + (p.L0 - p.E) * h / (1 + h)
 
 
@@ -151,6 +152,8 @@ SPARSELY_CONNECTED = Law(
     ),
 )
 
+_OVERFITTING = (("N", "gamma", 1.0), ("U", "delta", -1.0), ("D", "eta", 1.0), ("U", "eta", -1.0))
+
 SPARSE_OVERFITTING = Law(
     name="sparse_overfitting",
     predict=_sparse_overfitting,
@@ -158,7 +161,7 @@ SPARSE_OVERFITTING = Law(
         _E,
         coefficient("a", "N", "alpha", low=0.005, high=0.5),
         coefficient("b", "D", "beta", low=0.005, high=0.5),
-        Parameter("c", 0.001, 0.3, positive=True, centred=(("N", "gamma", 1.0), ("U", "delta", -1.0))),
+        Parameter("c", 0.001, 0.3, positive=True, centred=_OVERFITTING),
         _ALPHA,
         _BETA,
         Parameter("gamma", 0.0, 1.0),
@@ -167,6 +170,7 @@ SPARSE_OVERFITTING = Law(
         Parameter("w", -0.6, 0.6),
         _MU,
         Parameter("lam", -0.1, 0.1, held=0.0),
+        Parameter("eta", 0.0, 2.0, held=0.0),
         Parameter("L0", 8.0, 12.0, positive=True, held=math.log(32000)),
     ),
     columns=("N", "D", "U", "S"),
