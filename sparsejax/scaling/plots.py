@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsejax.scaling.frontier import Budget, Choice, best_at_density, iso_flop, iso_loss, predicted
 from sparsejax.scaling.laws.law import Law
+from sparsejax.scaling.rows import Table
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -90,6 +91,28 @@ def plot_sizes(
         axes.plot(N, loss, color=colour, label=f"{S:g}")
     axes.set(xscale="log", xlabel="active parameters", ylabel="loss (nats/token)")
     axes.set_title(f"{epochs:g} epochs of {unique_tokens:.2g} unique tokens")
+    axes.legend(title="density")
+
+
+def plot_fitted_epochs(axes: Any, law: Law, values: Mapping[str, float], table: Table) -> None:
+    """Measured loss by epochs, a mark a run, and what the law says of them, a line a density.
+
+    Args:
+      axes: to draw into.
+      law: the law.
+      values: its parameters.
+      table: runs of one size and one number of unique tokens; parameters follow density.
+    """
+    N, D, U, S = (table.columns[name] for name in "NDUS")
+    for density, colour in zip(sorted(set(S.tolist()), reverse=True), COLOURS, strict=False):
+        mine = density == S
+        epochs = np.geomspace(np.min(D[mine] / U[mine]), np.max(D[mine] / U[mine]), 80)
+        unique, same = float(U[mine][0]), np.ones_like(epochs)
+        curve = predicted(law, values, same * N[mine][0], epochs * unique, unique, same * density)
+        axes.plot(epochs, curve, color=colour, label=f"{density:.3g}")
+        axes.plot(D[mine] / U[mine], table.loss[mine], "o", color=colour)
+    axes.set(xscale="log", xlabel="epochs", ylabel="validation loss (nats/token)")
+    axes.set_title(f"{float(U[0]):.2g} unique tokens: runs and {law.name}")
     axes.legend(title="density")
 
 

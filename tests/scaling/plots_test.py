@@ -1,11 +1,13 @@
 """Figures say what their axes are, mark optima, and mark those that are none differently."""
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from sparsejax.scaling import plots
 from sparsejax.scaling.frontier import Budget
 from sparsejax.scaling.saved_fit import published_default
+from tests.scaling.synthetic import drawn
 
 KNOWN = published_default()
 BUDGET = Budget(flops=1e20, unique_tokens=1.3e9)
@@ -26,6 +28,18 @@ def test_every_figure_is_labelled(draw, arguments, curves):
     draw(axes, KNOWN.law, KNOWN.values, *arguments)
     assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title()
     assert len(axes.get_legend().get_texts()) == curves
+
+
+def test_runs_beside_what_a_law_says_of_them():
+    axes = Figure().subplots()
+    columns = {"N": [4e8, 4e8, 2e8], "D": [1e9, 4e9, 2e9], "U": [1e9, 1e9, 1e9], "S": [1.0, 1.0, 0.5]}
+    table = drawn(KNOWN.law, {name: np.array(column) for name, column in columns.items()}, values=KNOWN.values)
+    plots.plot_fitted_epochs(axes, KNOWN.law, KNOWN.values, table)
+    curve, marks, _, half = axes.lines
+    assert marks.get_xdata().tolist() == [1.0, 4.0] and half.get_ydata().tolist() == [table.loss[2]]
+    # Runs drawn without noise lie on their curve.
+    np.testing.assert_allclose([curve.get_ydata()[0], curve.get_ydata()[-1]], table.loss[:2], rtol=1e-12)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1", "0.5"]
 
 
 def test_an_edge_is_a_hollow_star():
