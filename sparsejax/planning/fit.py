@@ -138,6 +138,8 @@ def work_of(recipe: Recipe) -> Work:
         compute_bytes={"bfloat16": 2, "float32": 4}[run.model.compute_dtype],
         remat=run.model.remat,
         apart=recipe.replicas > 1,
+        teacher=run.init.distills,
+        compared=run.init.distills and run.init.feature_weight > 0,
     )
 
 

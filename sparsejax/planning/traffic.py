@@ -9,11 +9,15 @@ of the seven kinds, D hidden, N vocabulary, c bytes of the compute dtype, and M 
     over fsdp, tensor   gather   A 2 c N D           embedding and head (once if they are tied), forward only
                         scatter  A 2 4 N D
     over replica        sum      4 (L V / T + 2 N D / T) / F
-    over tensor         sum      A L k c M D         k = 4: o and down, forward and backward; 5 under remat="full"
+    over tensor         sum      A L k c M D         k = 4: o and down, forward and backward; 5 with any remat
 
-The first three fall with density, but for embedding and head; the last does not depend on it. Cutting activations along
-tokens (``mesh.sequence``) writes each sum as a scatter and a gather, which send as much. What a device sends of a
-payload is said in ``collectives.py``. Norm scales, loss sums and the gradient norm are left out.
+The first three fall with density, but for embedding and head; the last does not depend on it. A teacher, dense and
+never differentiated, adds a forward pass: per layer its ``V`` dense elements are gathered once, embedding and head too,
+and k grows by 2. Where its layers are compared (``init.feature_weight``) and recomputed, that happens again: k grows by
+3 more, and under remat="full" the elements are gathered twice.
+
+Cutting activations along tokens (``mesh.sequence``) writes each sum as a scatter and a gather, which send as much. What
+a device sends of a payload is said in ``collectives.py``. Norm scales, loss sums and the gradient norm are left out.
 
 The ways of cutting are those of Megatron-LM (arXiv 1909.08053, 2205.05198) and of FSDP (arXiv 2304.11277).
 """
@@ -44,6 +48,8 @@ class Work:
       compute_bytes: of an element of activations and gathered weights.
       remat: ``model.remat``.
       apart: whether replicas train apart and sum nothing in a step (``outer.every`` above 1).
+      teacher: whether a dense teacher of this shape goes along.
+      compared: whether its layers are compared with the run's.
     """
 
     shape: DecoderShape
@@ -57,6 +63,8 @@ class Work:
     compute_bytes: int
     remat: str
     apart: bool = False
+    teacher: bool = False
+    compared: bool = False
 
     @property
     def devices(self) -> int:
@@ -79,6 +87,11 @@ class Work:
         return sum(stored_elements(weight) for weight in self.weights)
 
     @property
+    def dense(self) -> int:
+        """Elements of the seven kinds of a dense layer."""
+        return sum(weight.shape[0] * weight.shape[1] for weight in self.weights)
+
+    @property
     def embedding(self) -> int:
         """Elements of the embedding, and of the head unless it is tied."""
         return self.shape.vocab * self.shape.hidden * (1 if self.shape.tied_head else 2)
@@ -94,12 +107,24 @@ def step_traffic(work: Work) -> tuple[Traffic, ...]:
     layers, parts, compute = work.shape.layers, work.microbatches, work.compute_bytes
     gathered = layers * work.stored // work.tensor
     cut = work.fsdp * work.tensor
-    sums = 4 + (work.remat == "full")
+    recomputed = work.remat != "none"
+    # What the comparison of layers needs of both models is made again with the layer.
+    again = recomputed and work.compared
+    sums = 4 + recomputed + 2 * work.teacher + 3 * again
+    taught = (1 + (again and work.remat == "full")) * work.teacher
+    of_teacher = taught * layers * work.dense // work.tensor
     tables = 1 if work.shape.tied_head else 2
+    read = 1 + work.teacher
     found = [
-        _traffic("all-gather", (FSDP,), work.fsdp, 2 * parts * layers, parts * 2 * compute * gathered),
+        _traffic(
+            "all-gather",
+            (FSDP,),
+            work.fsdp,
+            (2 + taught) * parts * layers,
+            parts * compute * (2 * gathered + of_teacher),
+        ),
         _traffic("reduce-scatter", (FSDP,), work.fsdp, parts * layers, parts * VALUE_BYTES * gathered),
-        _traffic("all-gather", (FSDP, TENSOR), cut, tables * parts, parts * compute * work.embedding),
+        _traffic("all-gather", (FSDP, TENSOR), cut, read * tables * parts, read * parts * compute * work.embedding),
         _traffic("reduce-scatter", (FSDP, TENSOR), cut, tables * parts, parts * VALUE_BYTES * work.embedding),
         _traffic(
             "all-reduce",

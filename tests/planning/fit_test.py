@@ -75,7 +75,7 @@ def test_every_kind_of_state_is_told_apart(fit, trained):
     assert fit.state["ages"] > 0 and fit.state["indices"] > fit.state["ages"]
 
 
-def test_the_compiled_traffic_is_that_of_the_formula(fit):
+def check_traffic(fit):
     """Scale vectors and scalars, which the formula leaves out, are the rest; payloads, for compilers choose kinds."""
     formula, compiled = step_traffic(fit.work), fit.traffic
     for axes in (("fsdp",), ("tensor",), ("fsdp", "tensor")):
@@ -85,6 +85,19 @@ def test_the_compiled_traffic_is_that_of_the_formula(fit):
         )
         assert found == pytest.approx(by_formula, rel=0.05, abs=600), axes
     assert {each.axes for each in compiled if each.axes == ("replica",)} == {("replica",)}
+
+
+def test_the_compiled_traffic_is_that_of_the_formula(fit):
+    check_traffic(fit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("taught", [{}, {"init_feature_weight": 0.0}, {"init_feature_weight": 1.0}], ids=str)
+def test_the_traffic_of_recomputed_and_taught_steps_is_that_of_the_formula(tmp_path, remat, taught):
+    teacher = taught and {"init_from": "dense", "init_distill_weight": 0.5, **taught}
+    run = tiny_run(tmp_path, **MESH, model_remat=remat, **teacher)
+    check_traffic(fit_of(compiling.recipe_on(run, FACTS, CPU_8), CPU_8, programs=(compiling.TRAIN,)))
 
 
 def test_too_little_memory_does_not_fit(fit):

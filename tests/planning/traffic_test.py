@@ -53,11 +53,27 @@ def test_what_falls_with_density_and_what_does_not():
 
 def test_recomputing_sums_once_more_and_one_device_sends_nothing():
     full = dataclasses.replace(WORK, remat="full")
-    assert sent(full, ("tensor",), "all-reduce") * 4 == sent(WORK, ("tensor",), "all-reduce") * 5
+    for recomputed in (full, dataclasses.replace(WORK, remat="dots")):
+        assert sent(recomputed, ("tensor",), "all-reduce") * 4 == sent(WORK, ("tensor",), "all-reduce") * 5
     assert step_traffic(dataclasses.replace(WORK, replica=1, fsdp=1, tensor=1)) == ()
     assert sent(dataclasses.replace(WORK, apart=True), ("replica",), "all-reduce") == 0
     tied = dataclasses.replace(WORK, shape=dataclasses.replace(SHAPE, tied_head=True))
     assert sent(tied, ("fsdp", "tensor"), "all-gather") * 2 == sent(WORK, ("fsdp", "tensor"), "all-gather")
+
+
+@pytest.mark.parametrize(
+    ("remat", "compared", "passes", "sums"),
+    [("none", False, 1, 6), ("none", True, 1, 6), ("full", False, 1, 7), ("dots", True, 1, 10), ("full", True, 2, 10)],
+)
+def test_a_teacher_reads_its_dense_weights_once_and_again_where_it_is_recomputed(remat, compared, passes, sums):
+    """The same numbers as in the programs that XLA compiles for 2 x 2 x 2 devices."""
+    taught = dataclasses.replace(WORK, remat=remat, teacher=True, compared=compared)
+    alone = dataclasses.replace(WORK, remat=remat)
+    more = sent(taught, ("fsdp",), "all-gather") - sent(alone, ("fsdp",), "all-gather")
+    assert more == passes * 2 * 3 * 2 * (4 * 16 * 16 + 3 * 16 * 32) // 2
+    assert sent(taught, ("fsdp", "tensor"), "all-gather") == 2 * sent(alone, ("fsdp", "tensor"), "all-gather")
+    assert sent(taught, ("tensor",), "all-reduce") * 4 == sent(WORK, ("tensor",), "all-reduce") * sums
+    assert sent(taught, ("fsdp",), "reduce-scatter") == sent(alone, ("fsdp",), "reduce-scatter")
 
 
 def test_memory_on_one_device():
