@@ -21,8 +21,9 @@ _EFFICIENT = 1.345
 # Residuals of noise-free data are rounding; below this delta the objective would be too.
 _DELTA_FLOOR = 1e-6
 _FIRST_DELTA = 1e-2
-# One size of batch, so that starts, bootstraps, folds and profiles run the same compiled program.
-BATCH, _RUNS = 32, 256
+# One size of batch, so that starts, bootstraps, folds and profiles run the same compiled program; small, because a
+# batch takes as long as the slowest of its searches.
+BATCH, _RUNS = 16, 256
 # Objectives closer than this are the same minimum.
 _SAME = 1e-6
 _DISTINCT = 1e-5

@@ -63,7 +63,7 @@ def held_out(fit: Fit, seed: int = 0) -> tuple[HeldOut, ...]:
     Refits start at the fit and at fresh starts. Splits that leave fewer runs than free parameters are not answered.
     """
     kept = {name: fit.values[name] for name in fit.law.names if name not in fit.free}
-    starts = drawn_starts(fit.law, fit.table.columns, kept, BATCH, seed)
+    starts = drawn_starts(fit.law, fit.table.columns, kept, 2 * BATCH, seed)
     starts[0] = fit.z
     results = []
     for name, masks in splits(fit.table, seed).items():

@@ -109,7 +109,7 @@ def profile(fit: Fit, name: str, level: float = 0.95, width: float = 4.0) -> Int
         raise ValueError(f"{name} was not fitted: it has no profile")
     i = fit.law.names.index(name)
     step = width if fit.law.parameters[i].positive else max(abs(fit.z[i]), 0.1) * width / 4
-    grid = np.sort(np.concatenate([fit.z[i] + step * np.linspace(-1, 1, 2 * BATCH - 1) ** 3, fit.z[i : i + 1]]))
+    grid = np.sort(np.concatenate([fit.z[i] + step * np.linspace(-1, 1, 4 * BATCH - 1) ** 3, fit.z[i : i + 1]]))
     kept = {one: fit.values[one] for one in fit.law.names if one not in fit.free} | {name: fit.values[name]}
     problem = dataclasses.replace(fit.problem, basis=basis_of(fit.law, fit.problem.columns, kept))
     starts = np.tile(fit.z, (len(grid), 1))

@@ -89,7 +89,8 @@ def fit_stages(
             raise ConfigError(f"stage '{stage.name}' of law {law.name}: {table.source} has no such runs")
         kept = {name: value for name, value in values.items() if name not in stage.free}
         part = dataclasses.replace(table.where(chosen), source=f"{table.source}, stage '{stage.name}'")
-        fits.append(fit(law, part, fixed=kept, delta=delta, starts=BATCH, seed=seed))
+        starts = BATCH if len(stage.free) <= 5 else 2 * BATCH
+        fits.append(fit(law, part, fixed=kept, delta=delta, starts=starts, seed=seed))
         values |= fits[-1].values
     return tuple(fits)
 
