@@ -10,13 +10,13 @@ a saturating one cannot? (arXiv 2606.01155; the overfitting form of arXiv 2605.0
     sparsejax fit --rows=runs/repeated --parameters=active_non_embedding --law=sparse_repeated \
         --against=sparse_overfitting --out=runs/repeated-fit
 
-Each of the 24 trunks is the longest run of its size, density and text; shorter ones start from its checkpoints, where
+Each of the 36 trunks is the longest run of its size, density and text; shorter ones start from its checkpoints, where
 their own rate begins to fall, and are bit for bit what they would be alone (`sparsejax/training/trunk.py`). So all
 settings but the length are equal: the rate holds after 32 steps of warm-up and falls in the last quarter, and blocks
 are rewired, always the same share of them, until the rate falls. One seed. One 4k BPE, trained on the whole of the
 text. The peak rates come from configs/scaling/repeated_lr.py and hold for every run.
 
-Hardware: two CPU cores, about four hours by arithmetic, most of it the large size. 96 runs.
+Hardware: two CPU cores, about six hours by arithmetic, most of it the large size. 144 runs.
 Measured: not yet
 """
 
@@ -33,8 +33,8 @@ SHARE_TRUNKS = True
 # hidden, mlp, heads, layers: 0.11, 0.36 and 0.85 M parameters without embedding and head, heads of 32.
 SIZES = {"small": (64, 192, 2, 2), "medium": (96, 288, 3, 3), "large": (128, 384, 4, 4)}
 DENSITIES = (1.0, 0.5, 0.25, 0.125)
-# Unique tokens, and epochs of them; the trunk first.
-EPOCHS = {262_144: (16, 8, 4, 2, 1), 1_048_576: (4, 2, 1)}
+# Unique tokens, and epochs of them; the trunk first. Three texts, because an exponent of U needs three values.
+EPOCHS = {262_144: (16, 8, 4, 2, 1), 1_048_576: (4, 2, 1), 524_288: (8, 4, 2, 1)}
 TOKENS_PER_STEP = 1024
 WARMUP_STEPS = 32
 

@@ -80,20 +80,6 @@ def plot_repetition(
     axes.legend(title="density")
 
 
-def plot_sizes(
-    axes: Any, law: Law, values: Mapping[str, float], unique_tokens: float, epochs: float, densities: Sequence[float]
-) -> None:
-    """Loss by active parameters on the same text: whether larger models overfit it, by density."""
-    N = np.geomspace(1e7, 1e11, 160)
-    for S, colour in zip(densities, COLOURS, strict=False):
-        D = np.full_like(N, epochs * unique_tokens)
-        loss = predicted(law, values, N, D, unique_tokens, np.full_like(N, S))
-        axes.plot(N, loss, color=colour, label=f"{S:g}")
-    axes.set(xscale="log", xlabel="active parameters", ylabel="loss (nats/token)")
-    axes.set_title(f"{epochs:g} epochs of {unique_tokens:.2g} unique tokens")
-    axes.legend(title="density")
-
-
 def plot_fitted_epochs(axes: Any, law: Law, values: Mapping[str, float], table: Table) -> None:
     """Measured loss by epochs, a mark a run, and what the law says of them, a line a density.
 

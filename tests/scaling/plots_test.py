@@ -20,7 +20,6 @@ BUDGET = Budget(flops=1e20, unique_tokens=1.3e9)
         (plots.plot_iso_losses, (1.3e9, (3.0, 2.9), 0.5), 2),
         (plots.plot_densities, (BUDGET, (1e19, 1e20, 1e21)), 3),
         (plots.plot_repetition, (3e8, 1.3e9, (1.0, 0.5)), 2),
-        (plots.plot_sizes, (1e8, 16, (1.0, 0.5)), 2),
     ],
 )
 def test_every_figure_is_labelled(draw, arguments, curves):
