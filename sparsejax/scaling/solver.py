@@ -32,6 +32,7 @@ _GRADIENT_STEPS, _NEWTON_STEPS = 60, 40
 _CONVERGED = 1e-14
 _LARGEST_DAMPING = 1e12
 # Logarithm of the largest value of a positive parameter: what runs off to infinity stays a number that laws can take.
+# Its negative stands for one that is at its least.
 _LARGEST = 230.0
 
 
@@ -69,14 +70,19 @@ def to_natural(law: Law, z: Any, xp: Any = np) -> dict[str, Any]:
 def from_natural(law: Law, values: Mapping[str, float]) -> np.ndarray:
     """Transformed coordinates ``[P]`` of values that cover every parameter.
 
+    A positive parameter that a fit has driven to its least value is what rounding made of a logarithm that ran off to
+    minus infinity: it gets a number from which the search can go on.
+
     Raises:
-      ValueError: a positive parameter is not above its least value.
+      ValueError: a positive parameter is below its least value.
     """
+    z_P = []
     for one in law.parameters:
-        if one.positive and not values[one.name] > one.least:
+        above = values[one.name] - one.least
+        if one.positive and not above >= 0:
             raise ValueError(f"law {law.name}: {one.name}={values[one.name]:g}: must be above {one.least:g}")
-    values_P = [np.log(values[one.name] - one.least) if one.positive else values[one.name] for one in law.parameters]
-    return np.array(values_P, dtype=np.float64)
+        z_P.append((np.log(above) if above > 0 else -_LARGEST) if one.positive else values[one.name])
+    return np.array(z_P, dtype=np.float64)
 
 
 def residuals(law: Law, z: Any, columns: Mapping[str, Any], target: Any, xp: Any = np) -> Any:

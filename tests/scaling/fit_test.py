@@ -11,7 +11,7 @@ from sparsejax.scaling.held_out import compare, held_out, splits
 from sparsejax.scaling.intervals import Interval, bootstrap, diagnostics, percentiles, profile
 from sparsejax.scaling.laws.law import grid
 from sparsejax.scaling.laws.registry import LAWS
-from sparsejax.scaling.solver import to_natural
+from sparsejax.scaling.solver import from_natural, to_natural
 from tests.scaling.synthetic import drawn
 
 CHINCHILLA = LAWS["chinchilla"]
@@ -112,6 +112,16 @@ def test_what_runs_to_infinity_stays_a_number():
     law = LAWS["data_constrained"]
     values = to_natural(law, np.full(7, 1e4))
     assert np.isfinite(values["R_N"]) and np.isfinite(law.loss({**law.example, "R_N": values["R_N"]}, law.design)).all()
+
+
+def test_a_parameter_at_its_least_is_a_start():
+    law = LAWS["sparse_repeated"]
+    values = {**law.example, "mu": 0.2}
+    z = from_natural(law, values)
+    assert np.isfinite(z).all()
+    assert dict(to_natural(law, z)) == pytest.approx(values, rel=1e-12)
+    with pytest.raises(ValueError, match=r"mu=0\.1: must be above 0\.2"):
+        from_natural(law, {**values, "mu": 0.1})
 
 
 def test_what_data_cannot_say_is_refused():
