@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 from benchmarks.bundles import dump_schedules
 
@@ -41,26 +40,6 @@ gc.set_threshold(100_000, 20, 100)
 
 # These need a GPU, which the settings above hide: see tests/gpu/conftest.py.
 collect_ignore = ["gpu"]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The TPU compiler serves one process of a machine: its tests are one group."""
-    for item in items:
-        if item.get_closest_marker("tpu"):
-            item.add_marker(pytest.mark.xdist_group("tpu"))
-
-
-class ByFileAndGroup(LoadFileScheduling):
-    """A process takes all tests of a file, because fixtures train runs; or all of a group, from whatever files."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "tpu" if nodeid.endswith("@tpu") else super()._split_scope(nodeid)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    return ByFileAndGroup(config, log)
 
 
 @pytest.fixture
