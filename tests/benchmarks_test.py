@@ -31,6 +31,7 @@ def test_programs_run_in_turn():
     assert len(times["a"].wall) == len(times["b"].processor) == 2
 
 
+@pytest.mark.slow
 def test_kernels(monkeypatch, tmp_path, capsys):
     flags = ("--shape", 32, 16, "--tokens", 8, "--block", 8, 8, "--density", 0.5, 0.25, "--repetitions", 1)
     products = ("--product", "dv", "both")

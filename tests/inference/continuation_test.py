@@ -47,6 +47,7 @@ def test_a_batch_is_each_of_its_rows_alone(decoder):
         np.testing.assert_array_equal(tokens_of(engine, [prompt], DRAWN, [5 + row])[0], together[row])
 
 
+@pytest.mark.slow
 def test_devices_share_the_rows(decoder):
     prompts = [*PROMPTS, [1]]
     one, two = (tokens_of(decoder.engine(n), prompts, DRAWN, [5, 6, 7, 8], new_tokens=12) for n in (1, 2))

@@ -40,6 +40,7 @@ def dense_layers(recipe, params, topology, name):
     return np.asarray(jax.vmap(one)(values_of(params, name), index_of(topology, name)))
 
 
+@pytest.mark.slow
 def test_counts_fall_exactly_and_only_the_smallest_go(tmp_path):
     recipe = tiny_recipe(tmp_path, **GMP)
     state = init_state(recipe)
