@@ -7,8 +7,9 @@
 With few tokens a product is the reading of its weight, so what counts is how many bytes it reads. The stack feeds each
 square linear's output, normalised, to the next; every linear has weights of its own. The model is the step of
 ``inference.engine`` with a full cache: embedding, head and attention are dense in both, so its ratio is larger, and is
-reported apart. Every repetition times the dense program and every sparse one once, in turn; a ratio divides medians of
-the same run. "fastest" divides the shortest times, "processor" the least processor seconds: on a CPU that other
+reported apart. Every repetition times the dense program and every sparse one in turn, some steps of each: text is
+written by one step after another of one program, so a step finds in the caches what the step before left there. A
+ratio divides medians of the same run. "fastest" divides the shortest times, "processor" the least processor seconds: on a CPU that other
 programs share these two say more than the median.
 """
 
@@ -19,6 +20,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -94,18 +96,22 @@ def parse_arguments(argv: Sequence[str] | None = None) -> list[argparse.Namespac
     parser.add_argument("--density", type=float, nargs="+", default=(0.25,))
     parser.add_argument("--implementation", choices=_NAMES, default="auto", metavar="NAME")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--steps", type=int, default=8, help="one after another, of each program in its turn")
     parser.add_argument("--repetitions", type=int, default=25)
     parser.add_argument("--json", default="", help="file to write the rows and the conditions to")
     arguments = parser.parse_args(argv)
     runs = [arguments]
     if arguments.preset is not None:
-        rest = ["--repetitions", str(arguments.repetitions), "--json", arguments.json, "--preset", arguments.preset]
+        rest = ["--steps", str(arguments.steps), "--repetitions", str(arguments.repetitions), "--json", arguments.json, "--preset", arguments.preset]
         runs = [parser.parse_args([*shlex.split(flags), *rest]) for flags in PRESETS[arguments.preset]]
     for run in runs:
         if not all(0 < density < 1 for density in run.density):
             parser.error("--density: must be in (0, 1); the dense program is always there")
-        if min(run.width, run.linears, *run.tokens, run.rows, run.repetitions, run.layers or 1) < 1 or run.context < 2:
-            parser.error("--width, --linears, --tokens, --rows, --layers, --repetitions: at least 1; --context: 2")
+        counts = (run.width, run.linears, *run.tokens, run.rows, run.steps, run.repetitions, run.layers or 1)
+        if min(counts) < 1 or run.context < 2:
+            parser.error(
+                "--width, --linears, --tokens, --rows, --layers, --steps, --repetitions: at least 1; --context: 2"
+            )
         if run.model is None and any(run.width % block for block in run.block):
             parser.error(f"--block: must divide --width={run.width}")
     return runs
@@ -203,9 +209,15 @@ def measure(arguments: argparse.Namespace, block: int, tokens: int) -> list[Row]
         what = arguments.model
         densities = (1.0, *arguments.density)
         entries = [ModelStep(arguments, block, density).entry(density) for density in densities]
-    times = interleaved({str(i): entry.step for i, entry in enumerate(entries)}, arguments.repetitions)
-    dense = times["0"]
-    return [_row(what, block, tokens, entry, times[str(i)], dense) for i, entry in enumerate(entries)]
+    turns = {str(i): partial(_steps, entry.step, arguments.steps) for i, entry in enumerate(entries)}
+    times = [mine.over(arguments.steps) for mine in interleaved(turns, arguments.repetitions).values()]
+    return [_row(what, block, tokens, entry, mine, times[0]) for entry, mine in zip(entries, times, strict=True)]
+
+
+def _steps(step: Callable[[], Any], count: int) -> None:
+    """So many steps, each waited for: its token is shown before the next is read."""
+    for _ in range(count):
+        jax.block_until_ready(step())
 
 
 def _row(what: str, block: int, tokens: int, entry: Entry, mine: Times, dense: Times) -> Row:
