@@ -40,8 +40,9 @@ class Cache:
     """What a decoder keeps of the tokens it has read.
 
     Attributes:
-      keys: ``[L, B, S, M, H]`` in the compute dtype, rotated; places at and behind ``lengths_B`` mean nothing.
-      values: ``[L, B, S, M, H]``.
+      keys: ``[L, B, M, S, H]`` in the compute dtype, rotated; places at and behind ``lengths_B`` mean nothing. A head's
+        tokens lie together, as its products read them: with heads inside a token both would be copied for every token.
+      values: ``[L, B, M, S, H]``.
       lengths_B: int32, tokens of every row.
     """
 
@@ -77,12 +78,12 @@ def prefill(model: Llama, tokens_BT: jax.Array, lengths_B: jax.Array, capacity: 
 
         def attend(q_BTNH: jax.Array, k_BTMH: jax.Array, v_BTMH: jax.Array) -> tuple[jax.Array, Pair]:
             heads = causal_attention(q_BTNH, k_BTMH, v_BTMH, implementation=layer.attention.implementation)
-            return heads, (k_BTMH, v_BTMH)
+            return heads, (k_BTMH.swapaxes(1, 2), v_BTMH.swapaxes(1, 2))
 
         return _layer(layer, x_BTD, rotation, attend)
 
     x_BTD, (keys, values) = jax.lax.scan(body, model.embedded(tokens_BT), states)
-    room = ((0, 0), (0, 0), (0, capacity - length), (0, 0), (0, 0))
+    room = ((0, 0), (0, 0), (0, 0), (0, capacity - length), (0, 0))
     cache = Cache(jnp.pad(keys, room), jnp.pad(values, room), lengths_B.astype(jnp.int32))
     last_BD = jnp.take_along_axis(x_BTD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
     return model.norm(last_BD), cache
@@ -103,7 +104,7 @@ def extend(model: Llama, cache: Cache, tokens_BT: jax.Array) -> tuple[jax.Array,
     rows, length = tokens_BT.shape
     position_BT = cache.lengths_B[:, None] + jnp.arange(length, dtype=jnp.int32)
     rotation = rotation_of(position_BT, rope_frequencies(model.model))
-    visible_B1TS = jnp.arange(cache.keys.shape[2]) <= position_BT[:, None, :, None]
+    visible_B1TS = jnp.arange(cache.keys.shape[3]) <= position_BT[:, None, :, None]
     graphdef, states = nnx.split(model.layers)
     row_B1 = jnp.arange(rows)[:, None]
 
@@ -113,10 +114,11 @@ def extend(model: Llama, cache: Cache, tokens_BT: jax.Array) -> tuple[jax.Array,
 
         def attend(q_BTNH: jax.Array, k_BTMH: jax.Array, v_BTMH: jax.Array) -> tuple[jax.Array, Pair]:
             # The whole stack is carried and written at a few places: as outputs of the scan, layers would be copied.
-            keys = stored[0].at[number, row_B1, position_BT].set(k_BTMH, mode="drop")
-            values = stored[1].at[number, row_B1, position_BT].set(v_BTMH, mode="drop")
+            keys = stored[0].at[number, row_B1, :, position_BT].set(k_BTMH, mode="drop")
+            values = stored[1].at[number, row_B1, :, position_BT].set(v_BTMH, mode="drop")
             k, v = (jax.lax.dynamic_index_in_dim(stack, number, keepdims=False) for stack in (keys, values))
-            return jax.nn.dot_product_attention(q_BTNH, k, v, mask=visible_B1TS), (keys, values)
+            heads = jax.nn.dot_product_attention(q_BTNH, k.swapaxes(1, 2), v.swapaxes(1, 2), mask=visible_B1TS)
+            return heads, (keys, values)
 
         return _layer(nnx.merge(graphdef, states), x_BTD, rotation, attend), None
 
