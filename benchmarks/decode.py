@@ -9,8 +9,8 @@ square linear's output, normalised, to the next; every linear has weights of its
 ``inference.engine`` with a full cache: embedding, head and attention are dense in both, so its ratio is larger, and is
 reported apart. Every repetition times the dense program and every sparse one in turn, some steps of each: text is
 written by one step after another of one program, so a step finds in the caches what the step before left there. A
-ratio divides medians of the same run. "fastest" divides the shortest times, "processor" the least processor seconds: on a CPU that other
-programs share these two say more than the median.
+ratio divides medians of the same run. "fastest" divides the shortest times, "processor" the least processor seconds: on
+a CPU that other programs share these two say more than the median.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> list[argparse.Namespac
     arguments = parser.parse_args(argv)
     runs = [arguments]
     if arguments.preset is not None:
-        rest = ["--steps", str(arguments.steps), "--repetitions", str(arguments.repetitions), "--json", arguments.json, "--preset", arguments.preset]
+        shared = {name: getattr(arguments, name) for name in ("steps", "repetitions", "json", "preset")}
+        rest = [part for name, value in shared.items() for part in (f"--{name}", str(value))]
         runs = [parser.parse_args([*shlex.split(flags), *rest]) for flags in PRESETS[arguments.preset]]
     for run in runs:
         if not all(0 < density < 1 for density in run.density):
