@@ -7,8 +7,10 @@ columns of parameters that are not free are 0. In ``u`` coefficient and exponent
 makes some dozens of starts enough.
 
 Method. Levenberg-Marquardt with Huber's weights (reweighted at each step: it minimises a quadratic that lies above the
-Huber loss), then damped Newton steps with the exact Hessian, because reweighting alone creeps where most residuals
-are above delta. Madsen, Nielsen and Tingleff, "Methods for non-linear least squares problems" (2004), sections 3.2, 6.
+Huber loss; Madsen, Nielsen and Tingleff, "Methods for non-linear least squares problems", 2004, section 3.2). That
+creeps where most residuals are above delta, so once it gains little the quadratic becomes the Huber loss's own, the
+Gauss-Newton matrix of the residuals within delta. The law stands in the program once, without second derivatives:
+compiling is most of the time of a fit.
 
 Shapes: B starts, R runs, P parameters. The compiled program depends on (law, B, R); which parameters are free, which
 runs count, priors and delta are arguments, so stages, bootstraps and folds compile nothing.
@@ -18,8 +20,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +29,11 @@ import numpy as np
 
 from sparsejax.scaling.laws.law import Law
 
-_GRADIENT_STEPS, _NEWTON_STEPS = 60, 40
-# A step that lowers the objective by less than this share ends the search.
-_CONVERGED = 1e-14
-_LARGEST_DAMPING = 1e12
+# Steps in all, and those of them that may be reweighted.
+_STEPS, _REWEIGHTED_STEPS = 200, 100
+# A step that lowers the objective by less than this share ends the reweighting, and the search.
+_LITTLE, _CONVERGED = 1e-6, 1e-14
+_FIRST_DAMPING, _LARGEST_DAMPING = 1e-2, 1e12
 # Logarithm of the largest value of a positive parameter: what runs off to infinity stays a number that laws can take.
 # Its negative stands for one that is at its least.
 _LARGEST = 230.0
@@ -131,58 +134,90 @@ def _minimise(
     delta: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     free = jnp.diagonal(basis) != 0
+    prior_PP = (basis.T * prior_precision) @ basis
 
     def search(start: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def objective(u: jax.Array) -> jax.Array:
-            z = start + basis @ u
-            prior = 0.5 * jnp.sum(prior_precision * (z - prior_mean) ** 2)
-            return jnp.sum(weight * huber(residuals(law, z, columns, target, jnp), delta, jnp)) + prior
-
-        def reweighted(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def at(u: jax.Array) -> _Point:
             z = start + basis @ u
             r, directional = jax.linearize(lambda z: residuals(law, z, columns, target, jnp), z)
             J = jax.vmap(directional, out_axes=1)(basis.T)
-            scaled = weight * jnp.minimum(1.0, delta / jnp.maximum(jnp.abs(r), 1e-300))
-            gradient = J.T @ (scaled * r) + basis.T @ (prior_precision * (z - prior_mean))
-            return gradient, (J.T * scaled) @ J + (basis.T * prior_precision) @ basis
+            prior = 0.5 * jnp.sum(prior_precision * (z - prior_mean) ** 2)
+            value = jnp.sum(weight * huber(r, delta, jnp)) + prior
+            gradient = J.T @ (weight * jnp.clip(r, -delta, delta)) + basis.T @ (prior_precision * (z - prior_mean))
+            return _Point(u, value, gradient, r, J)
 
-        def newton(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-            gradient, directional = jax.linearize(jax.grad(objective), u)
-            return gradient, jax.vmap(directional)(jnp.eye(len(u)))
+        def bend(point: _Point, reweighted: jax.Array) -> jax.Array:
+            size = jnp.abs(point.residual)
+            above, within = jnp.minimum(1.0, delta / jnp.maximum(size, 1e-300)), size <= delta
+            J = point.jacobian
+            return (J.T * (weight * jnp.where(reweighted, above, within))) @ J + prior_PP
 
-        u = jnp.zeros_like(start)
-        u, value = _damped(objective, reweighted, u, objective(u), free, _GRADIENT_STEPS)
-        u, value = _damped(objective, newton, u, value, free, _NEWTON_STEPS)
-        return start + basis @ u, jnp.where(jnp.isnan(value), jnp.inf, value)
+        found = _descend(at, bend, free, len(weight))
+        return start + basis @ found.u, jnp.where(jnp.isnan(found.value), jnp.inf, found.value)
 
     return jax.vmap(search)(starts, weights)
 
 
-def _damped(objective: Any, model: Any, u: jax.Array, value: jax.Array, free: jax.Array, limit: int) -> Any:
-    """Steps ``-(H + damping diag(H))^-1 g`` of a quadratic model, taken where they lower the objective."""
+class _Point(NamedTuple):
+    """A place ``u [P]``, and there the objective, its gradient, residuals ``[R]`` and their Jacobian ``[R, P]``."""
 
-    def unfinished(carry: Any) -> jax.Array:
-        _, value, damping, gain, steps = carry
-        return (steps < limit) & (damping < _LARGEST_DAMPING) & (gain > _CONVERGED * value) & jnp.isfinite(value)
+    u: jax.Array
+    value: jax.Array
+    gradient: jax.Array
+    residual: jax.Array
+    jacobian: jax.Array
 
-    def step(carry: Any) -> Any:
-        u, value, damping, gain, steps = carry
-        gradient, hessian = model(u)
-        diagonal = jnp.where(free, jnp.maximum(jnp.abs(jnp.diagonal(hessian)), 1e-30), 1.0)
-        # Scaled to a unit diagonal, so that the solve sees no units.
-        scale = 1 / jnp.sqrt(diagonal)
-        scaled = hessian * scale[:, None] * scale[None, :]
-        damped = scaled + jnp.diag(jnp.where(free, damping + 1e-15, 1.0))
-        # Where the damped model curves down somewhere its factor is NaN: the step is refused, and more damping follows.
-        move = -scale * jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(damped), True), scale * gradient)
-        trial = u + jnp.where(free, move, 0.0)
-        found = objective(trial)
-        better = found < value
-        damping = jnp.where(better, jnp.maximum(damping / 5, 1e-14), damping * 4)
+
+class _Search(NamedTuple):
+    """The state of a search."""
+
+    point: _Point
+    damping: jax.Array
+    gain: jax.Array
+    reweighted: jax.Array
+    steps: jax.Array
+
+
+def _descend(
+    at: Callable[[jax.Array], _Point], bend: Callable[[_Point, jax.Array], jax.Array], free: jax.Array, runs: int
+) -> _Point:
+    """Damped steps of a quadratic model, taken where they lower the objective; see the top of the file."""
+
+    def unfinished(s: _Search) -> jax.Array:
+        going = (s.damping < _LARGEST_DAMPING) & (s.gain > _CONVERGED * s.point.value) & jnp.isfinite(s.point.value)
+        return (s.steps < _STEPS) & (s.reweighted & jnp.isfinite(s.point.value) | going | (s.steps == 0))
+
+    def step(s: _Search) -> _Search:
+        here = s.point
+        there = at(here.u + _damped_move(bend(here, s.reweighted), here.gradient, s.damping, free))
+        better = there.value < here.value
+        damping = jnp.where(better, jnp.maximum(s.damping / 5, 1e-14), s.damping * 4)
         # A refused step is no sign of convergence, only the damping's limit is.
-        gain = jnp.where(better, value - found, jnp.inf)
-        return jnp.where(better, trial, u), jnp.where(better, found, value), damping, gain, steps + 1
+        gain = jnp.where(better, here.value - there.value, jnp.inf)
+        little = (gain <= _LITTLE * there.value) | (damping > _LARGEST_DAMPING) | (s.steps >= _REWEIGHTED_STEPS)
+        turn = s.reweighted & little
+        return _Search(
+            jax.tree.map(lambda new, old: jnp.where(better, new, old), there, here),
+            jnp.where(turn, _FIRST_DAMPING, damping),
+            jnp.where(turn, jnp.inf, gain),
+            s.reweighted & ~turn,
+            s.steps + 1,
+        )
 
-    carry = (u, value, jnp.asarray(1e-2, u.dtype), jnp.asarray(jnp.inf, u.dtype), jnp.asarray(0))
-    u, value, *_ = jax.lax.while_loop(unfinished, step, carry)
-    return u, value
+    P = len(free)
+    start, infinite = jnp.zeros(P), jnp.asarray(jnp.inf)
+    # Nothing is known of the start yet: without a gradient the first step does not move, and finds it better.
+    nowhere = _Point(start, infinite, start, jnp.zeros(runs), jnp.zeros((runs, P)))
+    first = _Search(nowhere, jnp.asarray(_FIRST_DAMPING), infinite, jnp.asarray(True), jnp.asarray(0))
+    return jax.lax.while_loop(unfinished, step, first).point
+
+
+def _damped_move(hessian: jax.Array, gradient: jax.Array, damping: jax.Array, free: jax.Array) -> jax.Array:
+    """``-(H + damping diag(H))^-1 g``; NaN where the damped model curves down somewhere, so that it is refused."""
+    diagonal = jnp.where(free, jnp.maximum(jnp.abs(jnp.diagonal(hessian)), 1e-30), 1.0)
+    # Scaled to a unit diagonal, so that the solve sees no units.
+    scale = 1 / jnp.sqrt(diagonal)
+    scaled = hessian * scale[:, None] * scale[None, :]
+    damped = scaled + jnp.diag(jnp.where(free, damping + 1e-15, 1.0))
+    move = -scale * jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(damped), True), scale * gradient)
+    return jnp.where(free, move, 0.0)
