@@ -19,7 +19,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measuring import Times, conditions, interleaved, shared_conditions, table_line, write_json
+from benchmarks.measuring import Times, interleaved, report
 from benchmarks.model_runs import recipe
 from benchmarks.products import random_weight
 from sparsejax.config import ConfigError
@@ -244,26 +244,21 @@ def _cells(row: Row) -> list[object]:
     return [*cells, f"{row.processor_over_dense:.2f}", f"{row.weight_bytes / 2**20:.0f}"]
 
 
-def main() -> None:
-    """Print a Markdown table; write the JSON file if asked to."""
-    runs = parse_arguments()
-    print(" ".join(f"{name}={value}" for name, value in shared_conditions(runs).items()))
-    columns = ("what", "block", "density", "block_matmul", "tokens", "median ms", "spread", "over dense", "fastest")
-    columns += ("processor", "weights MiB")
-    print(table_line(columns))
-    print(table_line(["---"] * len(columns)))
-    rows: list[Row] = []
+def _measured(runs: Sequence[argparse.Namespace]) -> Iterator[Row]:
     for arguments in runs:
         for block in arguments.block:
             for tokens in arguments.tokens if arguments.model is None else (arguments.rows,):
-                try:
-                    measured = measure(arguments, block, tokens)
-                except ConfigError as error:
-                    sys.exit(f"benchmarks.decode: {error}")
-                rows += measured
-                for row in measured:
-                    print(table_line(_cells(row)), flush=True)
-    write_json(runs[0].json, {"runs": [conditions(arguments) for arguments in runs]}, rows)
+                yield from measure(arguments, block, tokens)
+
+
+def main() -> None:
+    """Print a Markdown table; write the JSON file if asked to."""
+    runs = parse_arguments()
+    columns = ("what", "block", "density", "block_matmul", "tokens", "median ms", "spread", "over dense", "fastest")
+    try:
+        report(runs, (*columns, "processor", "weights MiB"), _measured(runs), _cells)
+    except ConfigError as error:
+        sys.exit(f"benchmarks.decode: {error}")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.measuring import Times, conditions, interleaved, shared_conditions, table_line, write_json
+from benchmarks.measuring import Times, interleaved, report
 from benchmarks.products import PRODUCTS, Operands, Timed, compiled, draw, layer_shape, product_of, with_blocks
 from sparsejax.config import ConfigError
 from sparsejax.hardware.chips import chip_for
@@ -209,22 +209,19 @@ def _cells(row: Row) -> list[str]:
     return [*cells, f"{row.floor_ms:.3g}" if row.floor_ms else "-", f"{row.temporary_bytes / 1e6:.1f}"]
 
 
-def main() -> None:
-    """Print a Markdown table; write the JSON file if asked to."""
-    runs = parse_arguments()
-    print(" ".join(f"{name}={value}" for name, value in shared_conditions(runs).items()))
-    columns = ("layer", "block", "balance", "product", "density", "implementation", "median ms", "spread", "over dense")
-    columns += ("fastest", "processor", "executed TFLOP/s", "floor ms", "temporaries MB")
-    print(table_line(columns))
-    print(table_line(["---"] * len(columns)))
-    rows: list[Row] = []
+def _measured(runs: Sequence[argparse.Namespace]) -> Iterator[Row]:
     for arguments in runs:
         for layer, grid in _grids(arguments):
             for product in arguments.product:
-                for row in measure(arguments, layer, grid, product):
-                    rows.append(row)
-                    print(table_line(_cells(row)), flush=True)
-    write_json(runs[0].json, {"runs": [conditions(arguments) for arguments in runs]}, rows)
+                yield from measure(arguments, layer, grid, product)
+
+
+def main() -> None:
+    """Print a Markdown table; write the JSON file if asked to."""
+    runs = parse_arguments()
+    columns = ("layer", "block", "balance", "product", "density", "implementation", "median ms", "spread", "over dense")
+    columns += ("fastest", "processor", "executed TFLOP/s", "floor ms", "temporaries MB")
+    report(runs, columns, _measured(runs), _cells)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,30 @@ def write_json(path: str, conditions: Mapping[str, Any], rows: Sequence[Any]) ->
     if path:
         document = {"conditions": conditions, "rows": [dataclasses.asdict(row) for row in rows]}
         Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def report(
+    runs: Sequence[argparse.Namespace],
+    columns: Sequence[str],
+    measured: Iterable[Any],
+    cells: Callable[[Any], Sequence[object]],
+) -> None:
+    """Print the shared conditions and a Markdown table, each line once it is measured; write the JSON file if asked to.
+
+    Args:
+      runs: the flags of all runs; the first names the file.
+      columns: the heading.
+      measured: rows (dataclasses) of all runs.
+      cells: what the table shows of a row.
+    """
+    print(" ".join(f"{name}={value}" for name, value in shared_conditions(runs).items()))
+    print(table_line(columns))
+    print(table_line(["---"] * len(columns)))
+    rows = []
+    for row in measured:
+        rows.append(row)
+        print(table_line(cells(row)), flush=True)
+    write_json(runs[0].json, {"runs": [conditions(arguments) for arguments in runs]}, rows)
 
 
 def table_line(cells: Sequence[object]) -> str:

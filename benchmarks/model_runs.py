@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparsejax.config import (
+    ConfigError,
     DataConfig,
     InitConfig,
     MeshConfig,
@@ -15,7 +16,7 @@ from sparsejax.config import (
     TrainConfig,
 )
 from sparsejax.hardware.target import Target
-from sparsejax.models.sizes import SIZES
+from sparsejax.models.sizes import SIZES, Size
 from sparsejax.training.recipe import Recipe, build_recipe
 
 # Of the papers: the vocabulary of T5.
@@ -40,8 +41,12 @@ def recipe(
     """SMET on a published size; ``density`` 1 is the dense twin with the widths that ``block`` asks for.
 
     With ``layers`` the model has so many instead of the published number.
+
+    Raises:
+      ConfigError: the block does not divide the hidden width, or the run is none that can be trained.
     """
     shape = SIZES[size]
+    _check_block(shape, block)
     model = ModelConfig(
         size=size,
         hidden=shape.hidden,
@@ -78,6 +83,11 @@ def recipe(
         seeds=SeedConfig(0, 0, 0),
     )
     return build_recipe(run, steps=run.train.steps, vocab_size=VOCABULARY, start_id=1, target=target)
+
+
+def _check_block(shape: Size, block: int) -> None:
+    if shape.hidden % block:
+        raise ConfigError(f"--block={block}: must divide {shape.hidden}, the hidden width of {shape.name}")
 
 
 def _topology(density: float, block: int, balance: str, grow: str) -> TopologyConfig:

@@ -20,14 +20,14 @@ import dataclasses
 import itertools
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measuring import Times, conditions, interleaved, shared_conditions, table_line, write_json
+from benchmarks.measuring import Times, interleaved, report
 from benchmarks.model_runs import VOCABULARY, recipe
 from sparsejax.config import ConfigError
 from sparsejax.hardware.target import target_of
@@ -199,25 +199,21 @@ def _cells(row: Row) -> list[object]:
     return [*cells, f"{row.state_bytes / MIB:.0f}", f"{row.temporary_bytes / MIB:.0f}", f"{row.rewire_ms:.0f}"]
 
 
+def _measured(runs: Sequence[argparse.Namespace]) -> Iterator[Row]:
+    for arguments in runs:
+        for size, block in itertools.product(arguments.size, arguments.block):
+            yield from measure(arguments, size, block)
+
+
 def main() -> None:
     """Print a Markdown table; write the JSON file if asked to."""
     runs = parse_arguments()
-    print(" ".join(f"{name}={value}" for name, value in shared_conditions(runs).items()))
     columns = ("size", "layers", "block", "balance", "density", "block_matmul", "tokens", "median ms", "spread")
     columns += ("over twin", "fastest", "processor", "tokens/s", "state MiB", "temporaries MiB", "rewire ms")
-    print(table_line(columns))
-    print(table_line(["---"] * len(columns)))
-    rows: list[Row] = []
-    for arguments in runs:
-        for size, block in itertools.product(arguments.size, arguments.block):
-            try:
-                measured = measure(arguments, size, block)
-            except ConfigError as error:
-                sys.exit(f"benchmarks.step: {error}")
-            rows += measured
-            for row in measured:
-                print(table_line(_cells(row)), flush=True)
-    write_json(runs[0].json, {"runs": [conditions(arguments) for arguments in runs]}, rows)
+    try:
+        report(runs, columns, _measured(runs), _cells)
+    except ConfigError as error:
+        sys.exit(f"benchmarks.step: {error}")
 
 
 if __name__ == "__main__":

@@ -147,3 +147,10 @@ def test_bad_flags_exit_2(monkeypatch, capsys, module, flags):
         module.parse_arguments()
     assert exit_.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("module", "name"), [(decode, "--model"), (step, "--size")])
+def test_a_block_that_does_not_fit_a_size_is_one_line(monkeypatch, module, name):
+    monkeypatch.setattr(sys, "argv", ["benchmark", name, "60m", "--block", "48"])
+    with pytest.raises(SystemExit, match=r"^benchmarks\.\w+: --block=48: must divide 512, the hidden width of 60m$"):
+        module.main()
