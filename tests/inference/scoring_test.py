@@ -56,8 +56,8 @@ def test_batches_padding_chunks_and_devices_change_nothing(decoder, monkeypatch)
     agrees(length=64, batch_size=8)
     agrees(engine=decoder.engine(2))
     scoring._score_program.cache_clear()
-    # Two positions of three rows at a time: chunks that do not divide the targets.
-    monkeypatch.setattr(scoring, "_MOST_LOGITS", 3 * 32 * 2)
+    # Five positions of three rows at a time: chunks that do not divide the targets, which are 16 or 24.
+    monkeypatch.setattr(scoring, "_MOST_LOGITS", 3 * 32 * 5)
     agrees(batch_size=3)
     scoring._score_program.cache_clear()
 

@@ -9,7 +9,7 @@ import pytest
 from sparsejax.cli.main import main
 from sparsejax.config import ConfigError
 from sparsejax.data.bpe import train_bpe
-from sparsejax.interop.open_model import open_model
+from sparsejax.interop.open_model import _weight, open_model
 from tests.interop.tiny import write_checkpoint
 from tests.interop.untrained import write_run
 
@@ -59,3 +59,11 @@ def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
     train_bpe(["the sparse model reads a block"] * 9, 280).save(tmp_path / "small")
     with pytest.raises(ConfigError, match=r"its tokenizer has 2\d\d tokens, its embedding 40"):
         open_model(tmp_path / "small", print)
+
+
+def test_layers_with_unlike_numbers_of_blocks_have_slots_for_the_fullest() -> None:
+    masks = [np.array([[True, False], [False, False]]), np.array([[True, True], [False, True]])]
+    weight = _weight("mlp.up", (8, 16), masks)
+    assert (weight.grid.block, weight.capacity, weight.count) == ((4, 8), 3, 2)
+    assert not weight.shrinks
+    assert _weight("mlp.up", (8, 16), [np.ones((2, 2), bool)]).shrinks
