@@ -41,7 +41,7 @@ class Cache:
 
     Attributes:
       keys: ``[L, B, M, S, H]`` in the compute dtype, rotated; places at and behind ``lengths_B`` mean nothing. A head's
-        tokens lie together, as its products read them: with heads inside a token both would be copied for every token.
+        tokens lie together, as its products read them: XLA puts them so on a CPU, and takes longer from elsewhere.
       values: ``[L, B, M, S, H]``.
       lengths_B: int32, tokens of every row.
     """
