@@ -18,8 +18,8 @@ from jax import lax
 from sparsejax.kernels.implementation import Implementation, accumulation_dtype, supports_everything
 from sparsejax.topology.blocks import BlockSparse, active_mask
 
-# So many tokens and fewer are multiplied pairwise. Measured on two cores, blocks of 16 to 128: 0.6 to 0.9 of the time
-# with one to four tokens; with eight it is the slower one.
+# So many tokens and fewer are multiplied pairwise: with one it takes about 0.9 of the time of the batched product on
+# two cores, with four and eight no two runs agreed which is faster (docs/PERFORMANCE.md).
 _PAIRWISE_TOKENS = 4
 
 

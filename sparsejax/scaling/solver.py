@@ -153,7 +153,7 @@ def _minimise(
             return (J.T * (weight * jnp.where(reweighted, above, within))) @ J + prior_PP
 
         found = _descend(at, bend, free, len(weight))
-        return start + basis @ found.u, jnp.where(jnp.isnan(found.value), jnp.inf, found.value)
+        return start + basis @ found.u, found.value
 
     return jax.vmap(search)(starts, weights)
 
@@ -213,7 +213,7 @@ def _descend(
 
 
 def _damped_move(hessian: jax.Array, gradient: jax.Array, damping: jax.Array, free: jax.Array) -> jax.Array:
-    """``-(H + damping diag(H))^-1 g``; NaN where the damped model curves down somewhere, so that it is refused."""
+    """``-(H + damping diag(H))^-1 g``; NaN where rounding lets the model curve down, so that it is refused."""
     diagonal = jnp.where(free, jnp.maximum(jnp.abs(jnp.diagonal(hessian)), 1e-30), 1.0)
     # Scaled to a unit diagonal, so that the solve sees no units.
     scale = 1 / jnp.sqrt(diagonal)
