@@ -1,0 +1,83 @@
+"""JSON that others may have written or damaged, decoded into typed records; JSON of our own, without NaN.
+
+``msgspec`` checks types while it parses, bounds the depth and the digits, and says where a value is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from etils import epath
+
+from sparsejax.config import ConfigError
+from sparsejax.files.text import decode_text, one_line
+
+T = TypeVar("T")
+
+# Larger than any metadata file; a tokenizer of 1 M tokens takes 60 MB.
+MAX_BYTES = 256 * 2**20
+# ``write_rows`` and ``json_row`` put here what a number was that JSON does not have.
+NOT_FINITE = "not_finite"
+
+
+def read_record(path: Any, kind: type[T], *, fix: str, max_bytes: int = MAX_BYTES) -> T:
+    """Read a JSON file into ``kind``: a ``msgspec.Struct``, or types such as ``dict[str, int]``.
+
+    Args:
+      path: the file, on this machine or in a bucket (``Path``, ``epath.Path`` or ``str``).
+      kind: what it must hold.
+      fix: what the user can do if it does not, such as "restore it from a copy"; ends the line of the error.
+      max_bytes: a larger file is refused unread.
+
+    Raises:
+      ConfigError: there is no such file, or it does not hold ``kind``.
+      OSError: the storage failed.
+    """
+    path = epath.Path(path)
+    if not path.exists() or path.is_dir():
+        raise ConfigError(f"{one_line(path)}: there is no such file; {fix}")
+    size = path.stat().length
+    if size > max_bytes:
+        raise ConfigError(f"{one_line(path)}: holds {size:,} bytes, more than {max_bytes:,}; {fix}")
+    return decode_record(path.read_bytes(), kind, name=path, fix=fix)
+
+
+def decode_record(data: bytes, kind: type[T], *, name: object, fix: str) -> T:
+    """Decode JSON bytes into ``kind``; see ``read_record``."""
+    text = decode_text(data, name)
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        problem = f"holds another value than it should ({error})"
+    except msgspec.DecodeError as error:
+        problem = f"is not JSON ({error})"
+    except RecursionError:
+        problem = "is nested too deep"
+    raise ConfigError(f"{one_line(name)}: {one_line(problem)}; {fix}") from None
+
+
+def json_row(row: Mapping[str, Any]) -> str:
+    """One line of JSON; a number that is not finite becomes null, and ``not_finite`` says what it was.
+
+    ``{"loss": nan}`` gives ``{"loss": null, "not_finite": {"loss": "nan"}}``.
+    """
+    found: dict[str, str] = {}
+    clean = {key: _finite(value, key, found) for key, value in row.items()}
+    if found:
+        clean[NOT_FINITE] = found
+    return json.dumps(clean, allow_nan=False)
+
+
+def _finite(value: Any, place: str, found: dict[str, str]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        found[place] = str(value)
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item, f"{place}.{key}", found) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item, f"{place}[{number}]", found) for number, item in enumerate(value)]
+    return value
