@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from sparsejax import __version__
-from sparsejax.config import ConfigError
+from sparsejax.files.failures import BAD_INPUT, known_failure
+from sparsejax.files.text import one_line
 
-# Exit codes: 0 done, 1 failed, 2 bad input, 3 does not fit, 4 diverged, 75 preempted and saved, 76 another process of
-# the run was lost, 130 stopped by Ctrl-C, 141 whoever read the output has left.
-INPUT_ERROR = 2
-_READER_LEFT = 141
+# Exit codes: 0 done, 1 failed, 2 bad input, 3 does not fit, 4 diverged, 74 reading or writing failed, 75 preempted and
+# saved, 76 another process of the run was lost, 130 stopped by Ctrl-C, 141 whoever read the output has left.
+_STOPPED, _READER_LEFT = 130, 141
 
 COMMANDS = {
     "train": "train a model, or continue a run",
@@ -44,20 +45,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sparsejax {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"sparsejax: {arguments[0]}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr)
-        return INPUT_ERROR
-    command: Callable[[list[str]], int] = import_module(f"sparsejax.cli.{arguments[0]}").main
+        print(f"sparsejax: {one_line(arguments[0])}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return BAD_INPUT
     try:
+        command: Callable[[list[str]], int] = import_module(f"sparsejax.cli.{arguments[0]}").main
         code = command(arguments[1:])
-        sys.stdout.flush()
+        _flush()
         return code
-    except ConfigError as error:
-        print(f"sparsejax: {error}", file=sys.stderr)
-        return INPUT_ERROR
     except KeyboardInterrupt:
         print("sparsejax: stopped", file=sys.stderr)
-        return 130
+        return _STOPPED
     except BrokenPipeError:
-        # As of any command in front of `head`: no message, here or when the interpreter flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # As of any command in front of `head`: no message.
+        _close_output()
         return _READER_LEFT
+    except Exception as error:
+        failure = known_failure(error)
+        if failure is None:
+            raise
+        code, line = failure
+        print(f"sparsejax: {line}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the first error was told
+            _flush()
+        return code
+
+
+def _flush() -> None:
+    """Write what was printed; raises ``OSError``, once: the interpreter does not fail again at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _close_output()
+        raise OSError(error.errno, f"the output cannot be written: {error.strerror}") from None
+
+
+def _close_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -56,4 +56,21 @@ def one_line(value: Any, limit: int = 200) -> str:
     text = str(value)
     if len(text) > limit:
         text = f"{text[: limit - 3]}..."
+    return _escaped(text)
+
+
+def printable(message: object, limit: int = 4000) -> str:
+    """Show a whole message in one printable line: its start says what is wrong and its end what to do.
+
+    Args:
+      message: an error, or its text.
+      limit: characters; of a longer message the middle is left out.
+    """
+    text = str(message)
+    if len(text) > limit:
+        text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+    return _escaped(text)
+
+
+def _escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
