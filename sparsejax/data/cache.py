@@ -11,16 +11,23 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from sparsejax.config import ConfigError
+from sparsejax.files.durable import sync_path
 
 Notice = Callable[[str], None]
 Entry = TypeVar("Entry")
 
 _HASH_CHUNK = 1 << 22
+_HEX_DIGITS = hashlib.sha256().digest_size * 2
+# A file that changed so shortly before it was read may change again and keep its times: clocks of file systems tick,
+# some once in two seconds, and that of a server may go after ours.
+_SETTLED_NS = 10 * 10**9
 # Each failed attempt means another process replaced the entry between our look and our read.
 _ATTEMPTS = 5
 
@@ -56,14 +63,32 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def file_stamp(path: Path) -> str:
-    """Path, size and modification time in ns of a file."""
+@dataclass(frozen=True)
+class Stamp:
+    """What a file is told from its changed self by without reading it.
+
+    Attributes:
+      text: changes with the file.
+      changed_ns: time of the last change, in ns since 1970.
+    """
+
+    text: str
+    changed_ns: int
+
+
+def file_stamp(path: Path) -> Stamp:
+    """The stamp of a file of this machine, or of the file that a link leads to.
+
+    Size and modification time can be set back (``touch``, ``cp -p``, ``rsync``). The inode number changes when another
+    file takes the name, and no program sets the time of the last status change.
+    """
     stat = path.stat()
-    return f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns}"
+    times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
+    return Stamp(f"{path.absolute()} {stat.st_ino} {stat.st_size} {times}", stat.st_ctime_ns)
 
 
 class FileDigests:
-    """sha256 of files, remembered by (path, size, modification time in ns) so a corpus is hashed once."""
+    """sha256 of files, remembered as long as their stamps do not change, so that a corpus is hashed once."""
 
     def __init__(self, directory: Path) -> None:
         """Keeps one small file per remembered digest in ``directory``."""
@@ -73,21 +98,41 @@ class FileDigests:
         """Hexadecimal sha256 of the bytes of ``path``."""
         return self.remembered("sha256", [file_stamp(path)], lambda: file_sha256(path))
 
-    def remembered(self, purpose: str, stamps: Sequence[str], compute: Callable[[], str]) -> str:
+    def remembered(self, purpose: str, stamps: Sequence[Stamp], compute: Callable[[], str]) -> str:
         """The sha256 ``compute()`` gives, computed once per purpose until one of the ``stamps`` changes.
 
-        A stamp is what a file is told from its changed self by without reading it, see ``file_stamp``.
+        Nothing is remembered of files that changed just now: they may change once more within a tick of their clock.
         """
-        memo = self._directory / hashlib.sha256("\n".join([purpose, *stamps]).encode()).hexdigest()
-        known = memo.read_text() if memo.exists() else ""
-        if len(known) == hashlib.sha256().digest_size * 2:
-            return known
+        key = _key(purpose, stamps)
+        memo = self._directory / key
+        known = memo.read_bytes() if memo.exists() else b""
+        if known == _checked(key, known[:_HEX_DIGITS]):
+            return known[:_HEX_DIGITS].decode()
+        began = time.time_ns()
         value = compute()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(memo)
-        temporary.write_text(value)
-        temporary.replace(memo)
+        if all(stamp.changed_ns < began - _SETTLED_NS for stamp in stamps):
+            self._write(key, value)
         return value
+
+    def written(self, path: Path, sha256: str) -> None:
+        """Remembers the digest of a file that this process has just written, and no other will change."""
+        self._write(_key("sha256", [file_stamp(path)]), sha256)
+
+    def _write(self, key: str, value: str) -> None:
+        # Not synced: what a power cut leaves of it is no whole one.
+        self._directory.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(self._directory / key)
+        temporary.write_bytes(_checked(key, value.encode()))
+        temporary.replace(self._directory / key)
+
+
+def _key(purpose: str, stamps: Sequence[Stamp]) -> str:
+    return hashlib.sha256("\n".join([purpose, *(stamp.text for stamp in stamps)]).encode()).hexdigest()
+
+
+def _checked(key: str, value: bytes) -> bytes:
+    """A remembered value with a digest of itself: half of one, or one with another bit, is computed again."""
+    return value + b" " + hashlib.sha256(key.encode() + value).hexdigest().encode()
 
 
 def open_or_build(entry: Path, read: Callable[[Path], Entry], write: Callable[[Path], None], notice: Notice) -> Entry:
@@ -118,14 +163,14 @@ def _publish(entry: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         for path in [*temporary.iterdir(), temporary]:
-            _flush(path)
+            sync_path(path)
         try:
             temporary.rename(entry)
         except OSError:
             # The name is taken: another process was first, and wrote the same content.
             if not entry.is_dir():
                 raise
-        _flush(entry.parent)
+        sync_path(entry.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -142,11 +187,3 @@ def _discard(entry: Path) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

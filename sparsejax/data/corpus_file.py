@@ -95,5 +95,6 @@ class FetchedFile:
             copy = Path(directory, PurePosixPath(self.stored.uri).name)
             with copy.open("wb") as sink:
                 found = self.stored.copy_to(sink)
-            self.digests.remembered("sha256", [self.stored.stamp], lambda: found)
+            if self.digests.remembered("sha256", [self.stored.stamp], lambda: found) != found:
+                raise OSError("it changed while it was read; run the command again")
             yield copy

@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsejax.data.tokenizer_meta import TokenizerMeta
+import numpy as np
+
+from sparsejax.data.tokenizer_meta import MAX_VOCABULARY, TokenizerMeta
+from sparsejax.files.durable import replace_file
 
 _MODEL_FILE = "tokenizer.model"
 _ABSENT = -1
@@ -34,6 +37,8 @@ class SentencePieceTokenizer:
         begin = self._processor.bos_id()
         self._model = model
         self.vocab_size: int = self._processor.get_piece_size()
+        if self.vocab_size > MAX_VOCABULARY:
+            raise ValueError(f"the SentencePiece model has {self.vocab_size} ids, more than {MAX_VOCABULARY}")
         self.end_id: int = self._processor.eos_id()
         self.start_id: int = self.end_id if begin == _ABSENT else begin
         self.digest = hashlib.sha256(b"sentencepiece\n" + model).hexdigest()
@@ -52,10 +57,23 @@ class SentencePieceTokenizer:
         text: str = self._processor.decode([int(i) for i in ids if i not in (self.start_id, self.end_id)])
         return text
 
+    def token_bytes(self) -> np.ndarray:
+        """``[vocab_size]`` int64; UTF-8 bytes of text that each id stands for, see ``Tokenizer``."""
+        model = self._processor
+        return np.array([self._bytes_of(token) for token in range(model.get_piece_size())], np.int64)
+
+    def _bytes_of(self, token: int) -> int:
+        if self._processor.is_control(token) or token in (self.start_id, self.end_id):
+            return 0
+        # An unknown piece stands for a character at least.
+        if self._processor.is_byte(token) or self._processor.is_unknown(token):
+            return 1
+        return len(self._processor.id_to_piece(token).replace("\u2581", " ").encode())
+
     def save(self, directory: Path) -> None:
         """Writes the model file unchanged."""
         TokenizerMeta(self.kind, self.start_id, self.end_id).write(directory)
-        (directory / _MODEL_FILE).write_bytes(self._model)
+        replace_file(directory / _MODEL_FILE, self._model)
 
     @classmethod
     def load(cls, directory: Path) -> SentencePieceTokenizer:

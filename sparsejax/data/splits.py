@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sparsejax.config import DataConfig
+from sparsejax.config import ConfigError, DataConfig
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.document import Document, split_fraction
 from sparsejax.data.paths import PathSetting
@@ -75,7 +76,19 @@ class SplitCorpus:
                 yield document
 
     def digest(self) -> str:
-        """Hexadecimal sha256 of the content of both splits; independent of where files lie."""
+        """Hexadecimal sha256 of the content of both splits when this was first called; not of where files lie."""
+        return self._digest
+
+    def check_unchanged(self) -> None:
+        """Raises ``ConfigError`` if the text is no longer that of ``digest``: it was changed while it was read."""
+        if self._digest_now() != self._digest:
+            raise ConfigError(f"{self.where}: the text changed while it was read; run the command again")
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        return self._digest_now()
+
+    def _digest_now(self) -> str:
         return self.combined_digest([part.source.part_digest(part.number) for part in self.parts])
 
     def combined_digest(self, part_digests: Sequence[str]) -> str:

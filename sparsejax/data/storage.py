@@ -16,6 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from sparsejax.data.cache import Stamp, file_stamp
+
 # A bucket answers in tens of milliseconds, however little is asked for: what reads many small things does it in as many
 # threads.
 PARALLEL_READS = 16
@@ -48,12 +50,12 @@ class StoredFile:
     Attributes:
       uri: its name for people.
       size: bytes.
-      stamp: what tells it from its changed self without reading it: URI, size, time.
+      stamp: what tells it from its changed self without reading it.
     """
 
     uri: str
     size: int
-    stamp: str
+    stamp: Stamp
     _filesystem: Any
     _path: str
 
@@ -85,9 +87,20 @@ def _stored_files(pattern: str) -> list[StoredFile]:
         found = [info for info in listed if _fits(info.path.strip("/").split("/")[below:], names[fixed:])]
     files = {root + info.path.removeprefix(path): info for info in found if info.type == FileType.File}
     return [
-        StoredFile(uri, info.size, f"{uri} {info.size} {info.mtime_ns}", filesystem, info.path)
+        StoredFile(uri, info.size, _stamp(uri, info, filesystem), filesystem, info.path)
         for uri, info in sorted(files.items())
     ]
+
+
+def _stamp(uri: str, info: Any, filesystem: Any) -> Stamp:
+    from pyarrow.fs import LocalFileSystem, PyFileSystem
+
+    if isinstance(filesystem, LocalFileSystem):
+        return file_stamp(Path(info.path))
+    if isinstance(filesystem, PyFileSystem):
+        # Arrow knows no times of these; ``fsspec`` has a key of all properties, among them digests or versions.
+        return Stamp(f"{uri} {filesystem.handler.fs.ukey(info.path)}", 0)
+    return Stamp(f"{uri} {info.size} {info.mtime_ns}", info.mtime_ns)
 
 
 class StoredDirectory:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsejax.data.tokenizer_meta import TokenizerMeta
+import msgspec
+import numpy as np
+
+from sparsejax.data.hub_tokens import special_tokens
+from sparsejax.data.tokenizer_meta import MAX_VOCABULARY, TokenizerMeta
+from sparsejax.files.durable import replace_file
+from sparsejax.files.json_records import decode_record
+from sparsejax.files.text import one_line
 
 _MODEL_FILE = "tokenizer.json"
-_CONFIG_FILE = "tokenizer_config.json"
-# Looked for, in this order, when no tokenizer_config.json beside the file names the tokens.
-_BEGIN_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>")
-_END_NAMES = ("</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>")
 
 
 class JsonTokenizer:
@@ -24,38 +26,35 @@ class JsonTokenizer:
     kind = "hf"
 
     def __init__(self, definition: bytes, start_id: int, end_id: int) -> None:
-        """Opens the bytes of a ``tokenizer.json``; raises ``ValueError`` if they are something else."""
-        # The library warns on every later fork, subprocesses included, unless this is decided beforehand.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        import tokenizers
+        """Opens the bytes of a ``tokenizer.json``.
 
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(definition)
-        except Exception as error:
-            # The library raises plain Exception.
-            raise ValueError(f"not a tokenizer.json ({error})") from error
-        self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        Raises:
+          ValueError: they are something else, or an id is outside the vocabulary, or the vocabulary is too large.
+        """
+        self._tokenizer = _backend(definition)
         self._definition = definition
-        self.vocab_size: int = max(self._tokenizer.get_vocab().values()) + 1
+        self.vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        self.vocab_size: int = max(self.vocabulary.values(), default=-1) + 1
+        if self.vocab_size > MAX_VOCABULARY:
+            raise ValueError(f"it has the id {self.vocab_size - 1}, ids are below {MAX_VOCABULARY}")
+        if not (0 <= start_id < self.vocab_size and 0 <= end_id < self.vocab_size):
+            raise ValueError(f"begin {start_id} or end {end_id} is none of its {self.vocab_size} ids")
         self.start_id = start_id
         self.end_id = end_id
         self.digest = hashlib.sha256(f"json {start_id} {end_id}\n".encode() + definition).hexdigest()
 
     @classmethod
     def from_file(cls, path: Path) -> JsonTokenizer:
-        """Opens a file of the hub; begin and end come from ``tokenizer_config.json`` beside it, or usual names.
+        """Opens a file of the hub; what files beside it say of begin and end is in ``hub_tokens``.
 
-        Raises ``ValueError`` if the file is something else or no end-of-text token is found.
+        Raises:
+          ValueError: the file is something else or no end-of-text token is found.
         """
         definition = path.read_bytes()
-        vocabulary = cls(definition, 0, 0)._tokenizer.get_vocab()
-        begin, end = _special_names(path.with_name(_CONFIG_FILE), vocabulary)
-        if end not in vocabulary:
-            raise ValueError(f"no end-of-text token: none of {', '.join(_END_NAMES)}, and no {_CONFIG_FILE} names one")
-        end_id = vocabulary[end]
-        return cls(definition, vocabulary.get(begin, end_id), end_id)
+        special = special_tokens(path.parent, cls(definition, 0, 0).vocabulary)
+        if special.added:
+            definition = _with_added(definition, special.added)
+        return cls(definition, special.start_id, special.end_id)
 
     def encode(self, text: str) -> list[int]:
         """The ids of the text, without the special tokens a template would add."""
@@ -72,10 +71,21 @@ class JsonTokenizer:
         text: str = self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
         return text
 
+    def token_bytes(self) -> np.ndarray:
+        """``[vocab_size]`` int64; UTF-8 bytes of text that each id stands for, see ``Tokenizer``."""
+        spelled = _decodes_letters(decode_record(self._definition, dict[str, Any], name=_MODEL_FILE, fix="restore it"))
+        sizes_V = np.zeros(self.vocab_size, np.int64)
+        for piece, token in self.vocabulary.items():
+            sizes_V[token] = len(piece) if spelled else _piece_bytes(piece)
+        for token, added in self._tokenizer.get_added_tokens_decoder().items():
+            sizes_V[token] = 0 if added.special else len(added.content.encode())
+        sizes_V[[self.start_id, self.end_id]] = 0
+        return sizes_V
+
     def save(self, directory: Path) -> None:
         """Writes the ``tokenizer.json`` unchanged."""
         TokenizerMeta(self.kind, self.start_id, self.end_id).write(directory)
-        (directory / _MODEL_FILE).write_bytes(self._definition)
+        replace_file(directory / _MODEL_FILE, self._definition)
 
     @classmethod
     def load(cls, directory: Path, meta: TokenizerMeta) -> JsonTokenizer:
@@ -83,18 +93,49 @@ class JsonTokenizer:
         return cls((directory / _MODEL_FILE).read_bytes(), meta.start_id, meta.end_id)
 
 
-def _special_names(config_file: Path, vocabulary: dict[str, int]) -> tuple[str, str]:
-    """Names of begin and end; an empty string stands for none."""
-    if config_file.is_file():
-        named = json.loads(config_file.read_text())
-        return _token_name(named, "bos_token"), _token_name(named, "eos_token")
-    begin = next((name for name in _BEGIN_NAMES if name in vocabulary), "")
-    return begin, next((name for name in _END_NAMES if name in vocabulary), "")
+def _backend(definition: bytes) -> Any:
+    """The library's tokenizer; raises ``ValueError``."""
+    # The library warns on every later fork, subprocesses included, unless this is decided beforehand.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import tokenizers
+
+    try:
+        found = tokenizers.Tokenizer.from_buffer(definition)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # The library raises plain Exception, and where its native code panics an error that is not even that.
+        raise ValueError(f"not a tokenizer.json ({one_line(error)})") from error
+    found.encode_special_tokens = True
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
-def _token_name(named: dict[str, Any], key: str) -> str:
-    """A token is spelled as a string, as an object with ``content``, as null, or not at all."""
-    token = named.get(key)
-    if isinstance(token, dict):
-        return str(token["content"])
-    return token or ""
+def _with_added(definition: bytes, tokens: Mapping[str, int]) -> bytes:
+    """A ``tokenizer.json`` with more special tokens."""
+    fields = decode_record(definition, dict[str, Any], name=_MODEL_FILE, fix="restore it from a copy")
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    more = [{"id": number, "content": name} | plain for name, number in tokens.items()]
+    before = fields.get("added_tokens") or []
+    fields["added_tokens"] = sorted([*before, *more], key=lambda token: token["id"])
+    definition = msgspec.json.encode(fields)
+    vocabulary = _backend(definition).get_vocab()
+    for name, number in tokens.items():
+        if vocabulary.get(name) != number:
+            raise ValueError(f"the token {one_line(repr(name))} cannot have the id {number}")
+    return definition
+
+
+def _decodes_letters(definition: Mapping[str, Any]) -> bool:
+    """Whether a piece is written in letters that each stand for one byte."""
+    decoder = definition.get("decoder") or {}
+    steps = decoder.get("decoders") or [decoder]
+    return any(step.get("type") == "ByteLevel" for step in steps)
+
+
+def _piece_bytes(piece: str) -> int:
+    """Bytes of a piece as SentencePiece writes them: a lower block for a space, ``<0x0A>`` for a byte."""
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return 1
+    return len(piece.replace("\u2581", " ").encode())

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from sparsejax.files.durable import replace_file
+from sparsejax.files.json_records import read_record
+
+# Ids are below it: many times the largest vocabulary in use, and far from what an int32 target or memory cannot hold.
+MAX_VOCABULARY = 2**24
+FIX = "restore the tokenizer's folder from a copy"
 
 _FILE = "tokenizer_meta.json"
+_Id = Annotated[int, msgspec.Meta(ge=0, lt=MAX_VOCABULARY)]
 
 
-@dataclass(frozen=True)
-class TokenizerMeta:
+class TokenizerMeta(msgspec.Struct, frozen=True):
     """What a tokenizer's own file does not say.
 
     Attributes:
@@ -20,19 +29,16 @@ class TokenizerMeta:
     """
 
     kind: str
-    start_id: int
-    end_id: int
+    start_id: _Id
+    end_id: _Id
 
     def write(self, directory: Path) -> None:
         """Writes it into ``directory``, which is created if absent."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / _FILE).write_text(json.dumps(asdict(self)) + "\n")
+        fields = {"kind": self.kind, "start_id": self.start_id, "end_id": self.end_id}
+        replace_file(directory / _FILE, json.dumps(fields) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> TokenizerMeta:
-        """Reads it back; raises ``OSError`` if it is absent, ``ValueError`` if it is not what ``write`` wrote."""
-        fields = json.loads((directory / _FILE).read_text())
-        try:
-            return cls(str(fields["kind"]), int(fields["start_id"]), int(fields["end_id"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{_FILE} lacks a field: {error}") from error
+        """Reads it back; raises ``ConfigError`` if it is absent or not what ``write`` wrote."""
+        return read_record(directory / _FILE, cls, fix=FIX)

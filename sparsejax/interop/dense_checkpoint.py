@@ -11,14 +11,13 @@ import jax
 import numpy as np
 
 from sparsejax.config import ConfigError, ModelConfig, resolve
-from sparsejax.data.sentencepiece_tokenizer import SentencePieceTokenizer
-from sparsejax.data.tokenizer import Tokenizer, load_tokenizer
-from sparsejax.data.tokenizer_json import JsonTokenizer
+from sparsejax.data.tokenizer import Tokenizer, hub_tokenizer, load_tokenizer
 from sparsejax.interop.export import from_run
 from sparsejax.interop.from_export import is_export, read_export
 from sparsejax.interop.llama_checkpoint import read_llama, to_params
 from sparsejax.interop.llama_config import LlamaShape, read_config
 from sparsejax.models.weight_table import mlp_width
+from sparsejax.training.restore import run_tokenizer
 from sparsejax.training.workdir import Notice, RunDirectory, read_manifest, run_directory
 
 Tree = dict[str, Any]
@@ -72,8 +71,9 @@ def open_checkpoint(name: str, notice: Notice) -> OpenedCheckpoint:
             raise ConfigError(
                 f"init.from={name}: is a run, which one process reads at a time; 'sparsejax export' it and name that"
             )
-        run = from_run(source, notice)
-        return OpenedCheckpoint(Path(name), run.shape, load_tokenizer(source / "tokenizer"), run.tensor)
+        run, manifest = from_run(source, notice), read_manifest(source)
+        assert manifest is not None, "it is a run"
+        return OpenedCheckpoint(Path(name), run.shape, run_tokenizer(source, manifest), run.tensor)
     if not isinstance(source, Path) or not source.is_dir():
         raise ConfigError(f"init.from={name}: no such directory; name a LLaMA checkpoint, an export or a run")
     if is_export(source):
@@ -111,10 +111,6 @@ def is_run(source: RunDirectory) -> bool:
 def _tokenizer_of(directory: Path) -> Tokenizer | None:
     """The tokenizer beside a checkpoint of the hub; None if there is none or it cannot be read here."""
     try:
-        if (directory / "tokenizer.json").is_file():
-            return JsonTokenizer.from_file(directory / "tokenizer.json")
-        if (directory / "tokenizer.model").is_file():
-            return SentencePieceTokenizer((directory / "tokenizer.model").read_bytes())
-    except (OSError, ValueError):
+        return hub_tokenizer(directory)
+    except (ConfigError, OSError):
         return None
-    return None

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.config import ConfigError, ModelConfig
-from sparsejax.data.tokenizer import Tokenizer, load_tokenizer, open_tokenizer_file
+from sparsejax.data.tokenizer import Tokenizer, hub_tokenizer, load_tokenizer
 from sparsejax.inference.engine import Engine
 from sparsejax.interop.from_export import is_export, read_export
 from sparsejax.interop.llama_checkpoint import read_llama
@@ -28,9 +28,6 @@ from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology.blocks import BlockGrid, from_dense, index_from_mask
 from sparsejax.training.restore import Weights, restore_run
 from sparsejax.training.workdir import Notice, RunDirectory
-
-# Tokenizer files of the hub, in the order they are looked for -> kind.
-_TOKENIZERS = {"tokenizer.json": "hf", "tokenizer.model": "sentencepiece"}
 
 Tensor = Callable[[str], np.ndarray]
 
@@ -158,14 +155,8 @@ def _blocks(
 
 
 def _tokenizer(directory: Path, shape: LlamaShape) -> Tokenizer:
-    if (directory / "tokenizer_meta.json").is_file():
-        tokenizer = load_tokenizer(directory)
-    else:
-        file = next((name for name in _TOKENIZERS if (directory / name).is_file()), None)
-        if file is None:
-            names = " or ".join(_TOKENIZERS)
-            raise ConfigError(f"{directory}: has no tokenizer ({names}); copy one beside the weights")
-        tokenizer = open_tokenizer_file(_TOKENIZERS[file], str(directory / file))
+    saved = (directory / "tokenizer_meta.json").is_file()
+    tokenizer = load_tokenizer(directory) if saved else hub_tokenizer(directory)
     if tokenizer.vocab_size > shape.vocab_size:
         raise ConfigError(
             f"{directory}: its tokenizer has {tokenizer.vocab_size} tokens, its embedding {shape.vocab_size}; "

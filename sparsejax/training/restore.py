@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 
@@ -17,7 +18,7 @@ from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.elastic import restore_newest
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.state import TrainState
-from sparsejax.training.workdir import Notice, read_manifest
+from sparsejax.training.workdir import Notice, RunDirectory, read_manifest
 
 # What ``state.params`` of a restored run are: the weights as trained, or their average (``optim.ema_decay``).
 Weights = Literal["raw", "ema"]
@@ -52,7 +53,7 @@ def restore_run(workdir: Path, notice: Notice, weights: Weights = "raw") -> Trai
     if manifest is None:
         raise ConfigError(f"--workdir={workdir}: holds no run (no config.json); start one with 'sparsejax train'")
     run = resolve(manifest["config"])
-    tokenizer = load_tokenizer(workdir / "tokenizer")
+    tokenizer = run_tokenizer(workdir, manifest)
     recipe = _recipe_here(run, manifest["steps"], tokenizer, notice)
     train = run.train
     with Checkpoints(
@@ -64,6 +65,19 @@ def restore_run(workdir: Path, notice: Notice, weights: Weights = "raw") -> Trai
     if weights == "ema":
         state = _with_average(workdir, state)
     return TrainedRun(run, recipe.at_stage(int(state.step)), state, tokenizer)
+
+
+def run_tokenizer(workdir: RunDirectory, manifest: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a run was trained with, as its directory keeps it.
+
+    Args:
+      workdir: the run directory.
+      manifest: what its ``config.json`` says; the digest there covers all ids and the special ones.
+
+    Raises:
+      ConfigError: there is none, or it is not the one that the run was started with.
+    """
+    return load_tokenizer(workdir / "tokenizer", manifest["tokenizer_digest"])
 
 
 def _recipe_here(run: RunConfig, steps: int, tokenizer: Tokenizer, notice: Notice) -> Recipe:

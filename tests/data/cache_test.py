@@ -1,6 +1,9 @@
 """The cache: whole entries or none, rebuilt when broken, shared by processes."""
 
+import mmap
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,21 +91,87 @@ def test_an_entry_that_is_never_right_ends_in_an_error(tmp_path: Path) -> None:
         open_or_build(tmp_path / "entry", read, write_bad, lambda line: None)
 
 
-def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_place(path: Path, other: Path) -> None:
+    path.write_bytes(other.read_bytes())
+
+
+def by_rename(path: Path, other: Path) -> None:
+    other.rename(path)
+
+
+def by_unlink(path: Path, other: Path) -> None:
+    path.unlink()
+    path.write_bytes(other.read_bytes())
+
+
+def by_link(path: Path, other: Path) -> None:
+    path.unlink()
+    path.symlink_to(other)
+
+
+def by_hard_link(path: Path, other: Path) -> None:
+    path.unlink()
+    os.link(other, path)
+
+
+def by_map(path: Path, other: Path) -> None:
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:] = other.read_bytes()
+        mapped.flush()
+
+
+CHANGES = [in_place, by_rename, by_unlink, by_link, by_hard_link, by_map]
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_change_of_a_file_is_missed(
+    change: Callable[[Path, Path], None], linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal size and equal modification time, by whatever way the bytes came to be others."""
+    path, other = tmp_path / "file", tmp_path / "other"
+    target = tmp_path / "target"
+    target.write_text("one")
+    path.symlink_to(target) if linked else path.write_text("one")
+    other.write_text("two")
+    for each in (path, other):
+        os.utime(each, ns=(10**18, 10**18))
+    digests = FileDigests(tmp_path / "digests")
+    first = digests.digest(path)
+    with monkeypatch.context() as unread:
+        unread.setattr("sparsejax.data.cache.file_sha256", fail)
+        assert FileDigests(tmp_path / "digests").digest(path) == first
+    time.sleep(0.02)  # longer than a tick of the file system's clock; shorter changes are not remembered, see below
+    change(path, other)
+    os.utime(path, ns=(10**18, 10**18))
+    assert path.stat().st_size == 3 and path.stat().st_mtime_ns == 10**18
+    assert digests.digest(path) == file_sha256(path) != first
+
+
+def test_what_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    digests = FileDigests(tmp_path / "digests")
+    for number in range(200):
+        path.write_text(f"{number:03}")
+        os.utime(path, ns=(10**18, 10**18))
+        assert digests.digest(path) == file_sha256(path)
+    assert not (tmp_path / "digests").exists()
+
+
+@pytest.mark.usefixtures("settled")
+def test_no_damage_of_what_is_remembered_gives_another_digest(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("one")
     digests = FileDigests(tmp_path / "digests")
     first = digests.digest(path)
-    assert first == file_sha256(path)
-    monkeypatch.setattr("sparsejax.data.cache.file_sha256", fail)
-    assert FileDigests(tmp_path / "digests").digest(path) == first
-    monkeypatch.undo()
-    for memo in (tmp_path / "digests").iterdir():
-        memo.write_text("cut sho")
-    assert digests.digest(path) == first
-    os.utime(path, ns=(0, 1))
-    path.write_text("two")
-    assert digests.digest(path) == file_sha256(path) != first
+    (memo,) = (tmp_path / "digests").iterdir()
+    whole = memo.read_bytes()
+    damaged = [whole[:cut] for cut in range(0, len(whole), 5)] + [b"\xff" * len(whole), first.encode(), whole + b"x"]
+    damaged += [whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in range(0, len(whole), 5)]
+    for content in damaged:
+        memo.write_bytes(content)
+        assert digests.digest(path) == first
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,12 @@ def example(**features: bytes) -> bytes:
 
 
 @pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if all files were older than a tick of their clock, so that their digests are remembered."""
+    monkeypatch.setattr("sparsejax.data.cache._SETTLED_NS", -(10**18))
+
+
+@pytest.fixture
 def c4_array_record(tmp_path: Path) -> str:
     """Pattern of C4 documents as TensorFlow Datasets writes them."""
     real = real_sample("c4-sample/tfds-layout")

@@ -60,6 +60,7 @@ def test_saved_data_sets(library: types.ModuleType, tmp_path: Path) -> None:
     assert [document.text for document in opened(str(tmp_path), tmp_path).documents()] == ["saved"]
 
 
+@pytest.mark.usefixtures("settled")
 def test_digest_is_remembered_for_each_value_until_the_files_change(
     library: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

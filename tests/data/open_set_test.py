@@ -123,6 +123,7 @@ def test_a_bucket_is_copied_once_and_only_as_far_as_the_budget_reaches(
     assert f"copying {SHARDS - len(shards)} of {SHARDS + 1} shards" in said[before]
 
 
+@pytest.mark.usefixtures("settled")
 def test_shards_here_are_digested_once(
     written: tuple[DataConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
