@@ -1,20 +1,19 @@
-"""``sparsejax <command>``: finds the command, turns errors into one line and an exit code."""
+"""``sparsejax <command>``: finds the command, turns signals and errors into one line and an exit code.
+
+Until signals have handlers nothing is imported that takes time.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from sparsejax import __version__
-from sparsejax.files.failures import BAD_INPUT, known_failure
-from sparsejax.files.text import one_line
-
 # Exit codes: 0 done, 1 failed, 2 bad input, 3 does not fit, 4 diverged, 74 reading or writing failed, 75 preempted and
-# saved, 76 another process of the run was lost, 130 stopped by Ctrl-C, 141 whoever read the output has left.
-_STOPPED, _READER_LEFT = 130, 141
+# saved, 76 another process of the run was lost, 130 stopped by Ctrl-C, 141 the reader of the output has left, 143
+# stopped by SIGTERM.
+_FAILED, _STOPPED, _READER_LEFT = 1, 130, 141
 
 COMMANDS = {
     "train": "train a model, or continue a run",
@@ -33,9 +32,44 @@ COMMANDS = {
 }
 
 
+# Commands that leave a run which another call continues.
+_TRAIN = ("train", "sweep")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run one command; returns its exit code.
+
+    Args:
+      argv: the command and its flags; None for those of this process, which then is the command's: signals end it with
+        a line and a code, and nothing of it outlives this call but what ``atexit`` runs.
+    """
+    if argv is not None:
+        return _run(list(argv))
+    from sparsejax.training.interrupts import ENDING
+
+    ENDING.install(trains=sys.argv[1:2] != [] and sys.argv[1] in _TRAIN)
+    import atexit
+
+    from sparsejax.cli.streams import settle_streams
+
+    settle_streams()
+    # What is registered first is called last.
+    atexit.register(ENDING.leave)
+    code = _FAILED
+    try:
+        code = _run(sys.argv[1:])
+        return code
+    finally:
+        ENDING.finished(code)
+
+
+def _run(arguments: list[str]) -> int:
+    import contextlib
+
+    from sparsejax import __version__
+    from sparsejax.files.failures import BAD_INPUT, known_failure
+    from sparsejax.files.text import one_line
+
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
         print("usage: sparsejax <command> [flags]\n\ncommands:\n" + "\n".join(lines))
@@ -52,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = command(arguments[1:])
         _flush()
         return code
+    except SystemExit as done:  # after --help
+        return int(done.code or 0)
     except KeyboardInterrupt:
         print("sparsejax: stopped", file=sys.stderr)
         return _STOPPED

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 
 from sparsejax.cli.config_flag import join_values, load_run
 from sparsejax.cli.flags import run_directories
+from sparsejax.cli.streams import display_of
 from sparsejax.cli.summary import print_summary
 from sparsejax.cli.train_flags import parser
 from sparsejax.config import ConfigError
@@ -27,6 +30,7 @@ def main(argv: list[str]) -> int:
     # Imported after the config was checked, so that a typo is answered before jax has started.
     from sparsejax.interop.dense_checkpoint import open_checkpoint
     from sparsejax.training.cluster import Launch, joined
+    from sparsejax.training.interrupts import ENDING
     from sparsejax.training.loop import train
     from sparsejax.training.workdir import run_directory
 
@@ -38,9 +42,10 @@ def main(argv: list[str]) -> int:
         flags.init_timeout,
         flags.heartbeat_timeout,
     )
-    console = Console()
+    display = display_of(sys.stdout)
+    console = Console(file=display)
     if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
+        console = Console(file=display, width=LOG_WIDTH)
     with joined(launch) as cluster:
         workdir = run_directory(flags.workdir)
         outcome = train(
@@ -52,6 +57,8 @@ def main(argv: list[str]) -> int:
             trunks=[run_directory(name) for name in (run_directories("trunk", flags.trunk) if flags.trunk else [])],
             opens=open_checkpoint,
         )
+        # From here on a signal only cuts the summary short.
+        ENDING.finished(outcome.exit_code, waits=cluster.count > 1)
         if outcome.exit_code == 0 and cluster.writes:
             print_summary(console, workdir, outcome)
     return outcome.exit_code

@@ -87,7 +87,6 @@ def train(
         console.print(text, highlight=False, soft_wrap=True)
 
     with ExitStack() as stack:
-        interrupts = SharedInterrupts(stack.enter_context(Interrupts()), cluster.count)
 
         def prepare() -> _Prepared:
             if cluster.writes:
@@ -101,6 +100,7 @@ def train(
         if recipe.run.train.compile_cache:
             jax.config.update("jax_compilation_cache_dir", recipe.run.train.compile_cache)
         kept = recipe.run.train
+        interrupts = SharedInterrupts(stack.enter_context(Interrupts()), cluster.count)
         checkpoints = stack.enter_context(
             Checkpoints(workdir, keep_last=kept.keep_last, keep_every=kept.keep_every, notice=notice)
         )

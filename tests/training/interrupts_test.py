@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from sparsejax.training.interrupts import INTERRUPTED, PREEMPTED, Interrupts
+from sparsejax.training.interrupts import INTERRUPTED, PREEMPTED, Ending, Interrupts
 
 
 def test_nothing_asked_for():
@@ -11,7 +11,9 @@ def test_nothing_asked_for():
         assert not interrupts.requested()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, PREEMPTED), (signal.SIGINT, INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, PREEMPTED), (signal.SIGHUP, PREEMPTED), (signal.SIGINT, INTERRUPTED)]
+)
 def test_a_signal_becomes_a_request(number, code):
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
@@ -25,3 +27,9 @@ def test_a_second_ctrl_c_stops_at_once():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_finished_process_that_has_to_say_farewell_ignores_signals():
+    ending = Ending()
+    ending.finished(0, waits=True)
+    assert ending._receive(signal.SIGTERM, None) is None  # else this process would have ended
