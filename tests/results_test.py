@@ -8,8 +8,8 @@ import pytest
 from docs.results import dense_start
 from docs.results.figures import FIGURES
 from docs.results.tables import HERE, MARKED, RESULTS, content, render
-from sparsejax.scaling.result_table import write_table
-from sparsejax.training.branch_rows import write_rows
+from sparsejax.scaling.result_table import table_text
+from sparsejax.training.branch_rows import rows_text
 from tests.scaling.runs_test import RESULT
 from tests.training.branch_rows_test import branches
 
@@ -29,8 +29,8 @@ method=static+,static,0.016,0,open,static,,,,,
 def directory(tmp_path):
     (tmp_path / "methods.csv").write_text(RUNS)
     rows = branches("0-0-0", 20) + branches("0-0-0", 40, 3.0) + branches("1-1-1", 20, 4.0)
-    write_rows(rows[:54], tmp_path / "branch-seed0.csv")
-    write_rows(rows[54:], tmp_path / "branch-seed1.csv")
+    (tmp_path / "branch-seed0.csv").write_text(rows_text(rows[:54]))
+    (tmp_path / "branch-seed1.csv").write_text(rows_text(rows[54:]))
     return tmp_path
 
 
@@ -148,7 +148,7 @@ def test_runs_on_repeated_text_side_by_side(tmp_path):
         )
         for (density, unique, epochs), loss in losses.items()
     ]
-    write_table(runs, tmp_path / "repeated.csv")
+    (tmp_path / "repeated.csv").write_text(table_text(runs))
     losses, cost = content("repeated", tmp_path).strip().split("Loss on the smaller text")
     assert losses.strip().splitlines()[2:] == [
         "| size | density | active, inner | 256k x 1 | 256k x 4 | 1M x 1 |",

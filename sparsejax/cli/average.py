@@ -18,10 +18,11 @@ def main(argv: list[str]) -> int:
         "seeds.data, optim.lr or optim.weight_decay for each. 'evaluate' and 'generate' read the result.",
     )
     parser.add_argument("--runs", required=True, help="run directories, comma-separated, at least two")
-    parser.add_argument("--out", required=True, type=Path, help="new run directory; never overwritten")
+    parser.add_argument("--out", required=True, help="new run directory, also gs://bucket/run")
     parser.add_argument("--shares", help="parts of the runs in the mean, comma-separated; equal by default")
     parser.add_argument("--greedy", action="store_true", help="take in only runs that do not make the mean worse")
     parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="of each run: as trained, or averaged")
+    parser.add_overwrite()
     flags = parser.parse_args(argv)
     try:
         shares = None if flags.shares is None else [float(part) for part in flags.shares.split(",")]
@@ -36,7 +37,15 @@ def main(argv: list[str]) -> int:
         console.print(text, highlight=False, soft_wrap=True)
 
     names = [Path(name) for name in run_directories("runs", flags.runs)]
-    soup = average_runs(names, flags.out, notice, shares=shares, greedy=flags.greedy, weights=flags.weights)
+    soup = average_runs(
+        names,
+        flags.out,
+        notice,
+        shares=shares,
+        greedy=flags.greedy,
+        weights=flags.weights,
+        overwrite=flags.overwrite,
+    )
     for name, share, loss in zip(soup.ingredients, soup.shares, soup.losses, strict=True):
         notice(f"{name}: {loss:.5f} nats/token, share {share:.4g}")
     found, used = soup.average, sum(share > 0 for share in soup.shares)

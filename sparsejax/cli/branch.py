@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sparsejax.cli.flags import FlagParser
+from sparsejax.files.outputs import Outputs
 
 
 def main(argv: list[str]) -> int:
@@ -22,18 +23,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=40, help="batches of every branch")
     parser.add_argument("--at", default="", help="steps of the checkpoints, comma-separated; all of them by default")
     parser.add_argument("--saturate", type=int, default=0, help="updates to add to all ages: late in a run, 20000")
-    parser.add_argument("--out", type=Path, help="CSV file, one row a step of a branch; never overwritten")
+    parser.add_argument("--out", help="CSV file, one row a step of a branch")
+    parser.add_overwrite()
     flags = parser.parse_args(argv)
     if flags.steps < 1 or flags.saturate < 0:
         parser.error(f"--steps={flags.steps}, --saturate={flags.saturate}: must be at least 1 and at least 0")
     if flags.at and not all(part.isdigit() for part in flags.at.split(",")):
         parser.error(f"--at={flags.at}: must be steps, such as 99,198")
-    if flags.out is not None and flags.out.exists():
-        parser.error(f"--out={flags.out}: exists already; choose another file")
+    out = None if flags.out is None else Outputs(flags.overwrite, [flags.workdir]).file("out", flags.out)
 
     from sparsejax.training.branch import branch_run
     from sparsejax.training.branch_report import branch_table
-    from sparsejax.training.branch_rows import write_rows
+    from sparsejax.training.branch_rows import rows_text
 
     console = Console()
 
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
     at = [int(part) for part in flags.at.split(",")] if flags.at else []
     rows = branch_run(flags.workdir, steps=flags.steps, at=at, saturated=flags.saturate, notice=notice)
     console.print(branch_table(rows))
-    if flags.out is not None:
-        write_rows(rows, flags.out)
-        notice(f"wrote {flags.out}")
+    if out is not None:
+        out.write(rows_text(rows))
+        notice(f"wrote {out.path}")
     return 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from rich.console import Console
 
 from sparsejax.cli.config_flag import join_values, load_run
 from sparsejax.cli.flags import FlagParser
 from sparsejax.config import ConfigError
+from sparsejax.files.outputs import Outputs
 from sparsejax.hardware.systems import EXAMPLES
 
 
@@ -28,12 +28,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--twin", choices=("arithmetic", "compiled", "none"), default="arithmetic", help="the dense one"
     )
-    parser.add_argument("--json", type=Path, help="file to write the same figures to")
+    parser.add_argument("--json", help="file to write the same figures to")
+    parser.add_overwrite()
     parser.add_argument("--steps", type=int, default=0, help="of the run, where the config counts epochs")
     parser.add_argument("--vocab_size", type=int, default=0, help="where it is not data.vocab_size")
     flags, overrides = parser.parse_known_args(argv)
     if (flags.mesh and flags.search) or flags.steps < 0 or flags.vocab_size < 0:
         parser.error("--mesh, --search: give one of them; --steps, --vocab_size: must be at least 0")
+    inputs = [flags.config.partition(":")[0]]
+    output = None if flags.json is None else Outputs(flags.overwrite, inputs).file("json", flags.json)
     run = load_run(flags.config, join_values(overrides))
     if flags.mesh:
         sizes = [int(size) if size.isdecimal() else 0 for size in flags.mesh.split("x")]
@@ -54,6 +57,6 @@ def main(argv: list[str]) -> int:
         vocab_size=flags.vocab_size,
         search=flags.search,
         twin=flags.twin,
-        json_path=flags.json,
+        output=output,
         console=console,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sparsejax.cli.flags import FlagParser, run_directories
+from sparsejax.files.outputs import Outputs
 
 
 def main(argv: list[str]) -> int:
@@ -18,14 +19,16 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--runs", required=True, help="run directories, comma-separated; one is enough for its drift")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="a weight that moved by less did not move")
-    parser.add_argument("--out", type=Path, help="CSV file for the same numbers")
+    parser.add_argument("--out", help="CSV file for the same numbers")
+    parser.add_overwrite()
     flags = parser.parse_args(argv)
     if flags.tolerance <= 0:
         parser.error(f"--tolerance={flags.tolerance}: must be above 0")
     names = run_directories("runs", flags.runs)
+    out = None if flags.out is None else Outputs(flags.overwrite, names).file("out", flags.out)
 
     from sparsejax.training.drift import agreement, drift, masks
-    from sparsejax.training.drift_report import agreement_table, drift_table, write_csv
+    from sparsejax.training.drift_report import agreement_table, csv_text, drift_table
     from sparsejax.training.restore import restore_run
 
     console = Console()
@@ -42,7 +45,7 @@ def main(argv: list[str]) -> int:
     console.print(drift_table(rows, flags.tolerance))
     if pairs:
         console.print(agreement_table(pairs))
-    if flags.out is not None:
-        write_csv([*rows, *pairs], flags.out)
-        notice(f"wrote {flags.out}")
+    if out is not None:
+        out.write(csv_text([*rows, *pairs]))
+        notice(f"wrote {out.path}")
     return 0

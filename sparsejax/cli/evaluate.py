@@ -10,6 +10,7 @@ from rich.console import Console
 from sparsejax.cli.evaluate_flags import parse
 from sparsejax.cli.flags import run_directories
 from sparsejax.config import ConfigError
+from sparsejax.files.outputs import Outputs
 
 if TYPE_CHECKING:
     from sparsejax.scaling.effective import Effective
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
     flags = parse(argv)
 
     from sparsejax.training.evaluation import Settings, evaluate_runs, named_texts
-    from sparsejax.training.evaluation_report import headline, tables, write_report
+    from sparsejax.training.evaluation_report import FILES, headline, tables, write_report
     from sparsejax.training.workdir import run_directory
 
     console = Console()
@@ -29,9 +30,11 @@ def main(argv: list[str]) -> int:
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
+    names = run_directories("workdir", flags.workdir)
+    out = None if flags.out is None else Outputs(flags.overwrite, names).files("out", flags.out, FILES)
     texts = named_texts(flags.text)
     settings = Settings(texts, flags.text_field, flags.validation, flags.tokens, flags.context, flags.weights)
-    workdirs = [run_directory(name) for name in run_directories("workdir", flags.workdir)]
+    workdirs = [run_directory(name) for name in names]
     study = evaluate_runs(workdirs, settings, notice)
     effective, lines = ([], []) if flags.fit is None else _effective(flags.fit, study)
     if len(study.runs) == 1:
@@ -40,8 +43,8 @@ def main(argv: list[str]) -> int:
         console.print(table)
     for line in [*study.remarks, *lines]:
         notice(line)
-    if flags.out is not None:
-        files = write_report(study, flags.level, flags.out, effective, lines)
+    if out is not None:
+        files = write_report(study, flags.level, out, effective, lines)
         notice(f"wrote {', '.join(str(path) for path in files)}")
     return 0
 

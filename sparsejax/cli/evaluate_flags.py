@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from sparsejax.cli.flags import FlagParser
 
@@ -27,7 +26,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="as trained, or their average")
     parser.add_argument("--fit", help="fit.json, or 'published': the law that says what dense size is as good")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals")
-    parser.add_argument("--out", type=Path, help="new directory for report.md, evaluation.json, documents.csv, figures")
+    parser.add_argument("--out", help="directory for report.md, evaluation.json, documents.csv and figures")
+    parser.add_overwrite()
     flags = parser.parse_args(argv)
     if flags.tokens < 0:
         parser.error(f"--tokens={flags.tokens}: must be at least 0")
@@ -37,6 +37,4 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--no-validation: leaves nothing to evaluate; give --text")
     if not flags.validation and flags.fit is not None:
         parser.error(f"--fit={flags.fit}: needs the validation loss; leave --no-validation out")
-    if flags.out is not None and flags.out.exists():
-        parser.error(f"--out={flags.out}: exists already; choose a new directory")
     return flags

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from sparsejax.cli.flags import FlagParser
@@ -18,7 +16,8 @@ def main(argv: list[str]) -> int:
         "packed: one file of active blocks, read with NumPy and safetensors. Both: docs/EXPORT.md.",
     )
     parser.add_argument("--workdir", required=True, help="run directory (or gs://bucket/run), or an earlier export")
-    parser.add_argument("--out", required=True, type=Path, help="new directory; never overwritten")
+    parser.add_argument("--out", required=True, help="new directory, also gs://bucket/export")
+    parser.add_overwrite()
     parser.add_argument("--format", default="hf", choices=("hf", "packed"), help="default: hf")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), help="default: that of the source; float32 for a run"
@@ -46,6 +45,7 @@ def main(argv: list[str]) -> int:
         shard_bytes=parse_size(flags.shard_size),
         notice=notice,
         weights=flags.weights,
+        overwrite=flags.overwrite,
     )
     notice(
         f"{done.directory}: {done.bytes / 2**20:,.1f} MiB of tensors ({done.bytes / done.dense_bytes:.4f} of the dense "

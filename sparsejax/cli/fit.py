@@ -9,6 +9,7 @@ from pathlib import Path
 from sparsejax.cli import fit_flags
 from sparsejax.cli.flags import paths
 from sparsejax.config import ConfigError
+from sparsejax.files.outputs import Outputs
 
 # Fits are float64 on the host: no accelerator is looked for, which would take longer than the fit.
 _PLATFORM = "JAX_PLATFORMS"
@@ -19,19 +20,21 @@ def main(argv: list[str]) -> int:
     flags = fit_flags.parse(argv)
     os.environ.setdefault(_PLATFORM, "cpu")
 
-    from sparsejax.scaling.fit_report import write_report
+    from sparsejax.scaling.fit_report import FILES, report_lines, write_report
     from sparsejax.scaling.laws.registry import law_named
     from sparsejax.scaling.rows import table_of
     from sparsejax.scaling.studies import study
-    from sparsejax.scaling.tables import read_rows, save_rows
+    from sparsejax.scaling.tables import read_rows, saved_rows
 
     try:
         laws = [law_named(name) for name in (flags.law, *filter(None, flags.against.split(",")))]
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
     sources = [Path(path) for path in paths("rows", flags.rows)]
-    if flags.save_rows is not None:
-        save_rows(sources, flags.save_rows)
+    outputs = Outputs(flags.overwrite, sources)
+    out = outputs.files("out", flags.out, FILES)
+    table = None if flags.save_rows is None else outputs.file("save-rows", flags.save_rows)
+    kept = "" if table is None else saved_rows(sources, flags.save_rows)
     rows = [row for path in sources for row in read_rows(path, flags.parameters, flags.all_rows)]
     source = ", ".join(path.name for path in sources)
     found = study(
@@ -47,8 +50,9 @@ def main(argv: list[str]) -> int:
         seed=flags.seed,
         command=shlex.join(["sparsejax", "fit", *argv]),
     )
-    print("\n".join(write_report(found, flags.out)))
-    print(
-        f"\nwrote {flags.out}/fit.json, report.md, residuals.png; next: sparsejax advise --fit={flags.out}/fit.json ..."
-    )
+    print("\n".join(report_lines(found)))
+    if table is not None:
+        table.write(kept)
+    write_report(found, out)
+    print(f"\nwrote {out.folder}/{', '.join(FILES)}; next: sparsejax advise --fit={out.folder}/fit.json ...")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsejax.cli.flags import FlagParser
@@ -31,10 +30,9 @@ def _parser() -> FlagParser:
         "Rows are directories of finished runs, result.json files, or CSV tables, comma-separated.",
     )
     parser.add_argument("--rows", required=True, help="directories or files, comma-separated")
-    parser.add_argument("--out", required=True, type=Path, help="directory for fit.json, report.md and residuals.png")
-    parser.add_argument(
-        "--save-rows", type=Path, metavar="CSV", help="write all fields of the runs to one file, to keep"
-    )
+    parser.add_argument("--out", required=True, help="directory for fit.json, report.md and residuals.png")
+    parser.add_argument("--save-rows", metavar="CSV", help="write all fields of the runs to one file, to keep")
+    parser.add_overwrite()
     parser.add_argument("--law", default="sparse_repeated", help="which law; see sparsejax/scaling/laws")
     parser.add_argument("--against", default="", help="further laws to compare by held-out errors, comma-separated")
     parser.add_argument("--parameters", default="active", help="what N counts, for rows from result.json")

@@ -18,6 +18,10 @@ class FlagParser(argparse.ArgumentParser):
             prog=f"sparsejax {command}", description=description, epilog=epilog or None, allow_abbrev=False
         )
 
+    def add_overwrite(self) -> None:
+        """Add ``--overwrite``, which every command that writes has; ``files.outputs.Outputs`` takes it."""
+        self.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
+
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
         raise ConfigError(f"{message}; see '{self.prog} --help'")

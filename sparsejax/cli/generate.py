@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from sparsejax.cli.flags import FlagParser
+from sparsejax.files.outputs import Outputs
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +28,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal text")
     parser.add_argument("--length", type=int, default=0, help="tokens of the context; 0 is the training length")
     parser.add_argument("--batch-size", type=int, default=16, help="prompts continued together")
-    parser.add_argument("--out", default="", help="JSON lines file to write prompts, texts and their ends to as well")
+    parser.add_argument("--out", help="JSON lines file to write prompts, texts and their ends to as well")
+    parser.add_overwrite()
     parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="those trained, or their average")
     flags = parser.parse_args(argv)
     for name, least in {"tokens": 0, "temperature": 0, "top_k": 0, "seed": 0, "length": 0, "batch_size": 1}.items():
@@ -39,6 +42,8 @@ def main(argv: list[str]) -> int:
         parser.error("--stop=: must not be empty")
     if flags.prompt and flags.prompts:
         parser.error("--prompt, --prompts: give one of them")
+    inputs = [flags.workdir, *([flags.prompts] if flags.prompts else [])]
+    out = None if flags.out is None else Outputs(flags.overwrite, inputs).file("out", flags.out)
 
     import jax
 
@@ -59,7 +64,9 @@ def main(argv: list[str]) -> int:
         stop=flags.stop,
         batch_size=flags.batch_size,
     )
-    write_texts(opened.engine(jax.devices()[:1]), opened.tokenizer, request, sys.stdout, flags.out, _tell)
+    rows = write_texts(opened.engine(jax.devices()[:1]), opened.tokenizer, request, sys.stdout, _tell)
+    if out is not None:
+        out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return 0
 
 

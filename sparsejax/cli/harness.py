@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparsejax.cli.flags import FlagParser
+from sparsejax.files.outputs import Outputs
 
 
 def main(argv: list[str]) -> int:
@@ -15,14 +16,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--num-fewshot", type=int, default=None, help="examples in front of every question")
     parser.add_argument("--batch-size", type=int, default=16, help="rows of a batch")
     parser.add_argument("--length", type=int, default=0, help="tokens of the context; 0 is the training length")
-    parser.add_argument("--out", default="", help="JSON file; by default <workdir>/lm_eval/<tasks>.json")
+    parser.add_argument("--out", help="JSON file; by default <workdir>/lm_eval/<tasks>.json")
+    parser.add_overwrite()
     parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="those trained, or their average")
     flags = parser.parse_args(argv)
     for name, least in {"limit": 0, "batch_size": 1, "length": 0}.items():
         if getattr(flags, name) < least:
             parser.error(f"--{name.replace('_', '-')}={getattr(flags, name)}: must be at least {least}")
+    names = tuple(flags.tasks.split(","))
+    file = f"{'+'.join(names).replace('/', '_')}.json"
+    text = f"{flags.workdir.rstrip('/')}/lm_eval/{file}" if flags.out is None else flags.out
+    out = Outputs(flags.overwrite, [flags.workdir]).file("out", text)
 
-    from sparsejax.interop.harness import Tasks, require_package, result_lines, run_tasks, write_results
+    from sparsejax.interop.harness import Tasks, require_package, result_lines, results_text, run_tasks
 
     require_package()
 
@@ -32,12 +38,11 @@ def main(argv: list[str]) -> int:
     from sparsejax.interop.open_model import open_model
     from sparsejax.training.workdir import run_directory
 
-    workdir = run_directory(flags.workdir)
-    opened = open_model(workdir, print, flags.weights)
-    length, names = flags.length or opened.length, tuple(flags.tasks.split(","))
+    opened = open_model(run_directory(flags.workdir), print, flags.weights)
+    length = flags.length or opened.length
     model = HarnessModel(opened.engine(jax.devices()), opened.tokenizer, length, flags.batch_size)
     found = run_tasks(model, Tasks(names, flags.include_path, flags.limit, flags.num_fewshot))
-    path = run_directory(flags.out) if flags.out else workdir / "lm_eval" / f"{'+'.join(names)}.json"
-    write_results(path, found, vars(flags) | {"length": length})
-    print("\n".join([*result_lines(found), f"results: {path}"]))
+    print("\n".join(result_lines(found)), flush=True)
+    out.write(results_text(found, vars(flags) | {"length": length}))
+    print(f"results: {out.path}")
     return 0

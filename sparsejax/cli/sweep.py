@@ -7,6 +7,7 @@ from pathlib import Path
 from sparsejax.cli.config_flag import join_values, load_module, load_run
 from sparsejax.cli.flags import FlagParser
 from sparsejax.config import ConfigError
+from sparsejax.files.outputs import Outputs
 from sparsejax.planning import plan, points, runner, tables
 from sparsejax.training.workdir import claimed
 
@@ -35,6 +36,8 @@ def main(argv: list[str]) -> int:
     chosen = points.select(found, flags.only) if flags.only else found
     seeds = _numbers(flags.seeds) if flags.seeds else tuple(module.SEEDS)
     plan.check_flags(settings, found)
+    # A sweep's own tables are made anew from what its runs hold; a directory of anything else is refused below.
+    out = Outputs(overwrite=True).files("workdir", flags.workdir, tables.FILES)
     sweep = plan.recorded(flags.workdir, plan.Sweep(flags.config, settings, found, seeds))
     runs = sweep.runs(flags.workdir, lambda given: load_run(flags.config, given))
     if getattr(module, "SHARE_TRUNKS", False):
@@ -49,8 +52,9 @@ def main(argv: list[str]) -> int:
         with claimed(flags.workdir):
             plan.write_record(flags.workdir, sweep)
             code = runner.run_sweep(due, lambda line: print(line, flush=True))
-    tables.collect(flags.workdir, runs)
-    print(f"tables: {flags.workdir / 'runs.csv'}, {flags.workdir / 'summary.csv'}")
+    for name, text in tables.collect(runs).items():
+        out.write(name, text)
+    print(f"tables: {', '.join(str(flags.workdir / name) for name in tables.FILES)}")
     return code
 
 

@@ -1,13 +1,10 @@
-"""Continuations on a terminal and in a file, as ``sparsejax generate`` writes them."""
+"""Continuations on a terminal and as rows, as ``sparsejax generate`` writes them."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from sparsejax.config import ConfigError
 from sparsejax.data.tokenizer import Tokenizer
@@ -45,21 +42,18 @@ def write_texts(
     tokenizer: Tokenizer,
     request: Request,
     terminal: TextIO,
-    path: str,
     notice: Callable[[str], None],
-) -> None:
+) -> list[dict[str, Any]]:
     """Write every prompt with its continuation, in their order; the text that is next appears while it is made.
+
+    Returns one row a prompt: prompt, text, end, tokens, seed.
 
     Args:
       engine: the model.
       tokenizer: the one it was trained with.
       request: what to write.
       terminal: where texts go; one that is interrupted still ends its line.
-      path: file for one JSON object a prompt (prompt, text, end, tokens, seed); empty for none.
       notice: told in one line if texts outgrow the context.
-
-    Raises:
-      ConfigError: the file cannot be written.
     """
     longest = max(len(tokenizer.encode(prompt)) for prompt in request.prompts) + 1 + request.new_tokens
     if longest > request.length:
@@ -67,26 +61,19 @@ def write_texts(
             f"sparsejax: up to {longest} tokens, and the context holds {request.length}: the model sees the newest of "
             "them (--length)"
         )
-    with ExitStack() as stack:
-        rows = stack.enter_context(_opened(path)) if path else None
-        try:
-            for number in range(0, len(request.prompts), request.batch_size):
-                _write_batch(engine, tokenizer, request, number, terminal, rows)
-        finally:
-            terminal.write("\n")
-            terminal.flush()
-
-
-def _opened(path: str) -> TextIO:
+    rows = []
     try:
-        return Path(path).open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--out={path}: cannot be written ({error.strerror}); choose another") from error
+        for number in range(0, len(request.prompts), request.batch_size):
+            rows += _write_batch(engine, tokenizer, request, number, terminal)
+    finally:
+        terminal.write("\n")
+        terminal.flush()
+    return rows
 
 
 def _write_batch(
-    engine: Engine, tokenizer: Tokenizer, request: Request, first: int, terminal: TextIO, rows: TextIO | None
-) -> None:
+    engine: Engine, tokenizer: Tokenizer, request: Request, first: int, terminal: TextIO
+) -> list[dict[str, Any]]:
     prompts = request.prompts[first : first + request.batch_size]
     texts, last = [""] * len(prompts), [Piece(row, "", None, 0) for row in range(len(prompts))]
 
@@ -105,9 +92,16 @@ def _write_batch(
     for text in shown():
         terminal.write(text)
         terminal.flush()
-    for row, prompt in enumerate(prompts) if rows else ():
-        found = {"prompt": prompt, "text": texts[row], "end": last[row].end, "tokens": last[row].tokens}
-        print(json.dumps(found | {"seed": request.seed + first + row}, ensure_ascii=False), file=rows)
+    return [
+        {
+            "prompt": prompt,
+            "text": texts[row],
+            "end": last[row].end,
+            "tokens": last[row].tokens,
+            "seed": request.seed + first + row,
+        }
+        for row, prompt in enumerate(prompts)
+    ]
 
 
 def _pieces(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal, cast
 
 import jax
 
 from sparsejax.config import ConfigError
+from sparsejax.files.outputs import Outputs
+from sparsejax.files.places import Place
 from sparsejax.interop.exported_model import DTYPES, FACTS_FILE, TRAIN_CONFIG, Dtype, ExportedModel
 from sparsejax.interop.from_export import is_export, read_export
 from sparsejax.interop.hf_files import write_config, write_hf
@@ -34,37 +34,38 @@ FORMATS = ("hf", "packed")
 class Exported:
     """What was written: the number of bytes of all tensors, and those of the same model stored dense."""
 
-    directory: Path
+    directory: Place
     bytes: int
     dense_bytes: int
 
 
 def export(
     source: RunDirectory,
-    out: Path,
+    out: object,
     *,
     form: Format,
     dtype: Dtype | None,
     shard_bytes: int,
     notice: Notice,
     weights: Weights = "raw",
+    overwrite: bool = False,
 ) -> Exported:
     """Write a model into the new directory ``out``, whole or not at all.
 
     Args:
       source: a run directory, whose newest readable checkpoint is taken, or an earlier export of either format.
-      out: the new directory; it appears when everything is in it.
+      out: path or URI of the new directory; it appears when everything is in it.
       form: ``"hf"`` for ``transformers``, ``"packed"`` for active blocks only.
       dtype: of the tensors; None keeps that of the source, which is float32 for a run.
       shard_bytes: size of a file of tensors at most (``hf`` only).
       notice: receives one line for whatever the user must know.
       weights: of a run, those trained last, or their moving average if it keeps one.
+      overwrite: replace an earlier export.
 
     Raises:
       ConfigError: ``out`` exists or cannot be made, ``source`` is neither, or the model cannot be written this way.
     """
-    if out.exists() or out.is_symlink():
-        raise ConfigError(f"--out={out}: exists already; choose a new directory")
+    target = Outputs(overwrite, [source]).tree("out", out, FACTS_FILE)
     again = isinstance(source, Path) and is_export(source)
     if again and weights != "raw":
         raise ConfigError(f"--weights={weights}: {source} is an export, which holds one model; export the run itself")
@@ -76,22 +77,10 @@ def export(
     stored = dtype or model.dtype
     if again and DTYPES[stored].itemsize > DTYPES[model.dtype].itemsize:
         raise ConfigError(f"--dtype={stored}: {source} was rounded to {model.dtype}; export the run itself")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f"--out={out}: cannot be made ({error.strerror}); choose another") from error
-    try:
-        _write(temporary, model, form, stored, shard_bytes)
-        # mkdtemp made it for this user alone.
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    except OSError as error:
-        raise ConfigError(f"--out={out}: cannot be written ({error.strerror}); choose another") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    written = sum(path.stat().st_size for path in out.glob("model*.safetensors"))
-    return Exported(out, written, _dense_bytes(model, stored))
+    with target.filled() as directory:
+        _write(directory, model, form, stored, shard_bytes)
+        written = sum(path.stat().st_size for path in directory.glob("model*.safetensors"))
+    return Exported(target.folder, written, _dense_bytes(model, stored))
 
 
 def from_run(source: RunDirectory, notice: Notice, weights: Weights = "raw") -> ExportedModel:

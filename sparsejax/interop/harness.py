@@ -11,7 +11,6 @@ from typing import Any
 from sparsejax import __version__
 from sparsejax.config import ConfigError
 from sparsejax.interop.harness_requests import HarnessModel
-from sparsejax.training.workdir import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +69,10 @@ def run_tasks(model: HarnessModel, tasks: Tasks) -> dict[str, Any]:
     return {**found, "packages": versions}
 
 
-def write_results(path: RunDirectory, found: dict[str, Any], conditions: dict[str, Any]) -> None:
-    """Write results and the conditions they were made under.
-
-    Raises:
-      ConfigError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Task files may hold functions, which are written by their names.
-        path.write_text(json.dumps({"sparsejax": conditions, **found}, indent=1, default=str) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--out={path}: cannot be written ({error.strerror}); choose another") from error
+def results_text(found: dict[str, Any], conditions: dict[str, Any]) -> str:
+    """Results and the conditions they were made under, as JSON."""
+    # Task files may hold functions, which are written by their names.
+    return json.dumps({"sparsejax": conditions, **found}, indent=1, default=str) + "\n"
 
 
 def result_lines(found: dict[str, Any]) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 from rich.console import Console
 
 from sparsejax.config import ConfigError, RunConfig
+from sparsejax.files.outputs import OutputFile
 from sparsejax.hardware.systems import System, parse_system
 from sparsejax.planning import check_report, mesh_search, remedies
 from sparsejax.planning.compiling import TRAIN, recipe_on
@@ -30,7 +30,7 @@ def run_check(
     vocab_size: int,
     search: bool,
     twin: str,
-    json_path: Path | None,
+    output: OutputFile | None,
     console: Console,
 ) -> int:
     """Check a run on a machine and print what was found; returns 0 fits, 3 does not.
@@ -43,7 +43,7 @@ def run_check(
       search: propose the mesh instead of taking the configuration's.
       twin: ``"compiled"`` puts the compiled dense twin beside it, ``"arithmetic"`` its state, formulas and estimates,
         ``"none"`` nothing.
-      json_path: file for the same figures; None writes none.
+      output: file for the same figures; None writes none.
       console: where it is printed.
 
     Raises:
@@ -72,8 +72,8 @@ def run_check(
     if twin != "none" and recipe.sparse:
         dense = fit_of(dense_twin(recipe), system, programs=(TRAIN,) if twin == "compiled" else ())
     _print(console, fit, dense, system)
-    if json_path is not None:
-        json_path.write_text(json.dumps(check_report.record(fit, dense, system), indent=2), encoding="utf-8")
+    if output is not None:
+        output.write(json.dumps(check_report.record(fit, dense, system), indent=2) + "\n")
     if fit.fits:
         if search:
             mesh = fit.recipe.run.mesh

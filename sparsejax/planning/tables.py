@@ -8,10 +8,9 @@ both share, first draw and order of the data, cancels.
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -19,6 +18,8 @@ from sparsejax.planning.outcomes import Outcome, Status, outcome_of
 from sparsejax.planning.plan import PlannedRun
 
 Row = dict[str, Any]
+
+FILES = ("runs.csv", "summary.csv")
 
 # Fields of RunResult that runs.csv shows, in this order.
 RESULT_COLUMNS = (
@@ -47,11 +48,10 @@ SPEED = "tokens_per_second"
 MEAN_COLUMNS = ("bits_per_byte", "loss_spike", "seconds", SPEED, "active_parameters", "total_parameters", "density")
 
 
-def collect(workdir: Path, runs: Sequence[PlannedRun]) -> None:
-    """Write ``runs.csv`` and ``summary.csv`` from what the run directories hold now."""
+def collect(runs: Sequence[PlannedRun]) -> dict[str, str]:
+    """The ``FILES`` as text, from what the run directories hold now."""
     found = run_rows(runs, [outcome_of(run) for run in runs])
-    write_csv(workdir / "runs.csv", found)
-    write_csv(workdir / "summary.csv", summary_rows(found, varied(runs)))
+    return dict(zip(FILES, map(csv_text, (found, summary_rows(found, varied(runs)))), strict=True))
 
 
 def varied(runs: Sequence[PlannedRun]) -> tuple[str, ...]:
@@ -102,14 +102,13 @@ def standard_error(values: Sequence[float]) -> float | str:
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else ""
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of equal columns, whole or not at all; floats keep all their digits."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of equal columns as CSV; floats keep all their digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _losses(rows: Sequence[Row]) -> dict[int, float]:

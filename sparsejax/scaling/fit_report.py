@@ -7,21 +7,23 @@ is reported by its interval, without a number that nobody knows.
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparsejax import __version__
+from sparsejax.files.outputs import OutputFiles
 from sparsejax.scaling.fit import Fit
 from sparsejax.scaling.held_out import Comparison, HeldOut
 from sparsejax.scaling.intervals import Bootstrap, Diagnostics, Interval
-from sparsejax.scaling.saved_fit import SCHEMA, write
+from sparsejax.scaling.saved_fit import SCHEMA, json_text
 
+FILES = ("fit.json", "report.md", "residuals.png")
 # Refits kept in fit.json: enough for the 90 % ends of a decision.
 _KEPT_SAMPLES = 200
 _ANOTHER_MINIMUM = 1.01
@@ -66,14 +68,11 @@ class Findings:
     command: str
 
 
-def write_report(found: Findings, folder: Path) -> list[str]:
-    """Write the three files to a folder, which is made; returns the lines of the report."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write(document(found), folder / "fit.json")
-    lines = report_lines(found)
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    plot_residuals(found.fit, folder / "residuals.png")
-    return lines
+def write_report(found: Findings, out: OutputFiles) -> None:
+    """Write the ``FILES``."""
+    out.write("fit.json", json_text(document(found)))
+    out.write("report.md", "\n".join(report_lines(found)) + "\n")
+    out.write("residuals.png", residual_plot(found.fit))
 
 
 def document(found: Findings) -> dict[str, Any]:
@@ -213,8 +212,8 @@ def _ends(one: Certainty) -> dict[str, Any]:
     }
 
 
-def plot_residuals(fit: Fit, path: Path) -> None:
-    """Residuals against every column of the law and the prediction: structure in one of these is what a law misses."""
+def residual_plot(fit: Fit) -> bytes:
+    """A PNG: residuals against every column of the law and the prediction; structure in one is what a law misses."""
     from matplotlib.figure import Figure
 
     labels = {"N": "parameters", "D": "training tokens", "U": "unique tokens", "S": "density", "X": "experts"}
@@ -231,4 +230,6 @@ def plot_residuals(fit: Fit, path: Path) -> None:
             panel.set_xscale("log")
     figure.axes[0].set_ylabel("predicted over measured loss - 1 (%)")
     figure.suptitle(f"{fit.law.name}: residuals of {len(fit.table)} runs")
-    figure.savefig(path, dpi=120)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    return png.getvalue()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from sparsejax.scaling.runs import SCHEMA, RunResult
@@ -19,17 +18,14 @@ from sparsejax.scaling.runs import SCHEMA, RunResult
 FIELDS = tuple(field.name for field in dataclasses.fields(RunResult))
 
 
-def write_table(results: Sequence[RunResult], path: Path) -> None:
-    """Write the rows, whole or not at all; raises ``FileExistsError`` rather than replace a file."""
-    if path.exists():
-        raise FileExistsError(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(FIELDS)
-        for result in sorted(results, key=lambda result: result.name):
-            writer.writerow([_text(getattr(result, name)) for name in FIELDS])
-    temporary.replace(path)
+def table_text(results: Sequence[RunResult]) -> str:
+    """The rows as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIELDS)
+    for result in sorted(results, key=lambda result: result.name):
+        writer.writerow([_text(getattr(result, name)) for name in FIELDS])
+    return text.getvalue()
 
 
 def result_of(record: Mapping[str, str]) -> RunResult:

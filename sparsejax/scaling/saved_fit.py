@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,11 +72,9 @@ def published_default() -> SavedFit:
     )
 
 
-def write(document: Mapping[str, Any], path: Path) -> None:
-    """Write the JSON, whole or not at all; infinite numbers are written as text."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(finite(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def json_text(document: Mapping[str, Any]) -> str:
+    """The content of a ``fit.json``; infinite numbers are written as text."""
+    return json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sparsejax.config import ConfigError
-from sparsejax.scaling.result_table import FIELDS, result_of, write_table
+from sparsejax.scaling.result_table import FIELDS, result_of, table_text
 from sparsejax.scaling.rows import CONVENTIONS, ScalingRow
 from sparsejax.scaling.runs import RunResult, read
 
@@ -73,19 +73,20 @@ def read_results(path: Path) -> list[RunResult]:
     return [dataclasses.replace(result, name=name) for result, name in zip(results, names, strict=True)]
 
 
-def save_rows(paths: Sequence[Path], target: Path) -> None:
-    """Write every field of the finished runs of some directories to one CSV file, which ``read_rows`` reads back.
+def saved_rows(paths: Sequence[Path], target: object) -> str:
+    """Every field of the finished runs of some directories as one CSV table, which ``read_rows`` reads back.
+
+    Args:
+      paths: the directories.
+      target: where the table will be, for the error.
 
     Raises:
-      ConfigError: one of them is no directory of finished runs, or the target is there already.
+      ConfigError: one of them is no directory of finished runs.
     """
     for path in paths:
         if not path.is_dir():
             raise ConfigError(f"--save-rows={target}: takes directories of finished runs, --rows={path} is none")
-    try:
-        write_table([result for path in paths for result in read_results(path)], target)
-    except FileExistsError:
-        raise ConfigError(f"--save-rows={target}: exists already; choose another file") from None
+    return table_text([result for path in paths for result in read_results(path)])
 
 
 def row_of_result(result: RunResult, convention: str) -> ScalingRow:

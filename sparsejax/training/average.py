@@ -21,6 +21,7 @@ import numpy as np
 from sparsejax.config import ConfigError, differing_keys
 from sparsejax.data.pipeline import open_corpus, validation_batches
 from sparsejax.data.token_files import TokenFile
+from sparsejax.files.outputs import Outputs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
 from sparsejax.training.recipe import build_recipe
@@ -29,6 +30,7 @@ from sparsejax.training.state import TrainState, Tree
 from sparsejax.training.steps import make_eval_step
 from sparsejax.training.workdir import Notice, add_commits, check_same_data, read_manifest, write_manifest
 
+RECORD = "average.json"
 # What the ingredients of a soup may differ in; everything else that decides what is learned must be equal.
 _FREE = ("seeds.", "optim.lr:", "optim.weight_decay:")
 
@@ -55,12 +57,13 @@ class Soup:
 
 def average_runs(
     workdirs: Sequence[Path],
-    out: Path,
+    out: object,
     notice: Notice,
     *,
     shares: Sequence[float] | None = None,
     greedy: bool = False,
     weights: Weights = "raw",
+    overwrite: bool = False,
 ) -> Soup:
     """Average finished runs into the new run directory ``out``, which can be evaluated and sampled from.
 
@@ -74,18 +77,19 @@ def average_runs(
 
     Args:
       workdirs: at least two.
-      out: made here.
+      out: a path or a URI; made here, whole or not at all.
       notice: told, one line each, what is found broken.
       shares: of each run, at least 0; they are divided by their sum. None is equal shares.
       greedy: choose, see above.
       weights: the weights of each run as trained, or their average over its steps.
+      overwrite: replace an earlier average.
 
     Raises:
-      ConfigError: ``out`` exists; fewer than two runs; an unfinished one; runs that differ in more than seeds,
-        learning rate and weight decay, in data or in topology; or shares that are none. Nothing was written.
+      ConfigError: ``out`` exists or cannot be made; fewer than two runs; an unfinished one; runs that differ in more
+        than seeds, learning rate and weight decay, in data or in topology; or shares that are none. Nothing was
+        written.
     """
-    if out.exists():
-        raise ConfigError(f"--out={out}: exists already; choose a new directory")
+    target = Outputs(overwrite, workdirs).tree("out", out, RECORD)
     if len(set(workdirs)) < 2 or len(set(workdirs)) < len(workdirs):
         raise ConfigError(f"--runs={','.join(map(str, workdirs))}: must name at least two different run directories")
     parts = _checked_shares(shares, len(workdirs), greedy)
@@ -106,7 +110,8 @@ def average_runs(
     params = kitchen.mean(parts)
     names = tuple(str(workdir) for workdir in workdirs)
     soup = Soup(names, tuple(parts), tuple(losses), kitchen.evaluate(params, reported), chosen_on)
-    _write(out, kitchen.first, params, soup, notice)
+    with target.filled() as directory:
+        _write(directory, kitchen.first, params, soup, notice)
     return soup
 
 
@@ -240,7 +245,6 @@ def _check_same_topology(first: Path, wanted: Tree, workdir: Path, topology: Tre
 def _write(out: Path, first: TrainedRun, params: Tree, soup: Soup, notice: Notice) -> None:
     manifest = read_manifest(Path(soup.ingredients[0]))
     assert manifest is not None
-    out.mkdir(parents=True)
     # A mean of runs has no past: it keeps neither moments nor an average over its steps.
     run = dataclasses.replace(first.run, optim=dataclasses.replace(first.run.optim, ema_decay=0.0))
     digests = (manifest[f"{name}_digest"] for name in ("data", "tokenizer", "start"))
@@ -250,7 +254,7 @@ def _write(out: Path, first: TrainedRun, params: Tree, soup: Soup, notice: Notic
         assert mixed is not None
         add_commits(out, mixed["git_commits"])
     first.tokenizer.save(out / "tokenizer")
-    (out / "average.json").write_text(json.dumps(dataclasses.asdict(soup), indent=1) + "\n", encoding="utf-8")
+    (out / RECORD).write_text(json.dumps(dataclasses.asdict(soup), indent=1) + "\n", encoding="utf-8")
     old = first.recipe
     recipe = build_recipe(
         dataclasses.replace(old.run, optim=run.optim),

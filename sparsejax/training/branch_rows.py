@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -162,16 +163,17 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate | None:
     return Estimate(whole, math.sqrt((count - 1) / count * sum((r - centre) ** 2 for r in left_out)))
 
 
-def write_rows(rows: Sequence[BranchRow], path: Path) -> None:
-    """Write a CSV file."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(get_type_hints(BranchRow)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(row) for row in rows)
+def rows_text(rows: Sequence[BranchRow]) -> str:
+    """A CSV table, which ``read_rows`` reads back."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(get_type_hints(BranchRow)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    return text.getvalue()
 
 
 def read_rows(path: Path) -> list[BranchRow]:
-    """Read a CSV file of ``write_rows``; another header raises ``ConfigError``."""
+    """Read a CSV table of ``rows_text``; another header raises ``ConfigError``."""
     kinds = get_type_hints(BranchRow)
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -35,13 +35,13 @@ def agreement_table(rows: Sequence[Measure]) -> Table:
     return table
 
 
-def write_csv(rows: Sequence[Measure], path: Path) -> None:
-    """One line per number: run, other, weight, measure, value."""
-    names = [field.name for field in dataclasses.fields(Measure)]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(row) for row in rows)
+def csv_text(rows: Sequence[Measure]) -> str:
+    """A CSV table, one line per number: run, other, weight, measure, value."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Measure)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    return text.getvalue()
 
 
 def _by_line(rows: Sequence[Measure]) -> dict[tuple[str, str, str], dict[str, float]]:

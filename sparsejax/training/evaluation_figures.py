@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,20 @@ from sparsejax.training.evaluation import Study
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
+FIGURES = ("positions.png", "calibration.png", "frequencies.png")
+
 Draw = Callable[[Any, TextEvaluation, str, str], None]
 
 
-def draw_figures(study: Study, out: Path) -> list[Path]:
-    """Draw ``positions.png``, ``calibration.png`` and, if looked at, ``frequencies.png``; an axis for each text."""
-    figures: dict[str, Draw] = {"positions": _positions, "calibration": _reliability}
-    if any(text.frequencies for run in study.runs for text in run.texts):
-        figures["frequencies"] = _frequencies
-    return [_drawn(study, draw, out / f"{name}.png") for name, draw in figures.items()]
+def draw_figures(study: Study) -> dict[str, bytes]:
+    """Draw the ``FIGURES`` as PNG by name, the last only if frequencies were looked at; an axis for each text."""
+    draws: dict[str, Draw] = dict(zip(FIGURES, (_positions, _reliability, _frequencies), strict=True))
+    if not any(text.frequencies for run in study.runs for text in run.texts):
+        del draws["frequencies.png"]
+    return {name: _drawn(study, draw) for name, draw in draws.items()}
 
 
-def _drawn(study: Study, draw: Draw, path: Path) -> Path:
+def _drawn(study: Study, draw: Draw) -> bytes:
     # Imported here: it costs a second, and only a report draws.
     from matplotlib.figure import Figure
 
@@ -39,8 +41,9 @@ def _drawn(study: Study, draw: Draw, path: Path) -> Path:
                     draw(axis, text, run.name, COLOURS[number % len(COLOURS)])
         axis.set_title(name)
         axis.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    return path
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    return png.getvalue()
 
 
 def _positions(axis: Any, text: TextEvaluation, label: str, colour: str) -> None:

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
+from sparsejax.files.outputs import OutputFiles
+from sparsejax.files.places import Place
 from sparsejax.training.breakdown import Bin
 from sparsejax.training.clusters import Mean
 from sparsejax.training.document_losses import Difference, TextEvaluation
 from sparsejax.training.evaluation import RunEvaluation, Study
-from sparsejax.training.evaluation_figures import draw_figures
+from sparsejax.training.evaluation_figures import FIGURES, draw_figures
 
 SCHEMA = 1
+# What a report consists of; frequencies.png only where frequencies were looked at.
+FILES = ("report.md", "evaluation.json", "documents.csv", *FIGURES)
 
 # Title, column names, rows of cells.
 Cells = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
@@ -45,25 +49,29 @@ def headline(run: RunEvaluation, text: TextEvaluation) -> str:
     )
 
 
-def write_report(study: Study, level: float, out: Path, effective: Sequence[Any], lines: Sequence[str]) -> list[Path]:
-    """Write everything into the new directory ``out``; returns the files.
+def write_report(
+    study: Study, level: float, out: OutputFiles, effective: Sequence[Any], lines: Sequence[str]
+) -> list[Place]:
+    """Write everything into the directory ``out``; returns the files.
 
     Args:
       study: what was computed.
       level: of the intervals.
-      out: made here; the caller has checked that it is not there yet.
+      out: takes the ``FILES``.
       effective: dataclasses of effective dense parameters, for the JSON; empty for none.
       lines: what is said of them, for the report.
     """
-    out.mkdir(parents=True)
-    figures = draw_figures(study, out)
-    report, numbers, documents = out / "report.md", out / "evaluation.json", out / "documents.csv"
-    report.write_text(_markdown(study, level, figures, lines), encoding="utf-8")
+    figures = draw_figures(study)
     found = _json(study, level) | {"effective_dense_parameters": [_plain(one) for one in effective]}
-    numbers.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with documents.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(_document_rows(study))
-    return [report, numbers, documents, *figures]
+    documents = io.StringIO()
+    csv.writer(documents, lineterminator="\n").writerows(_document_rows(study))
+    contents: dict[str, str | bytes] = {
+        "report.md": _markdown(study, level, list(figures), lines),
+        "evaluation.json": json.dumps(found, indent=1, allow_nan=False) + "\n",
+        "documents.csv": documents.getvalue(),
+        **figures,
+    }
+    return [out.write(name, content) for name, content in contents.items()]
 
 
 def _main_cells(study: Study, level: float) -> list[Cells]:
@@ -129,7 +137,7 @@ def _with_half_width(mean: Mean, level: float) -> str:
     return f"{mean.value:.4f}" + ("" if math.isnan(half) else f" ± {half:.4f}")
 
 
-def _markdown(study: Study, level: float, figures: Sequence[Path], lines: Sequence[str]) -> str:
+def _markdown(study: Study, level: float, figures: Sequence[str], lines: Sequence[str]) -> str:
     settings = study.settings
     read = {
         "rows": "rows cut from the concatenated documents, as in training; a token may see the end of another document",
@@ -153,7 +161,7 @@ def _markdown(study: Study, level: float, figures: Sequence[Path], lines: Sequen
             if cells_or_none is not None:
                 found += ["", *_markdown_table(cells_or_none)]
     for figure in figures:
-        found += ["", f"![{figure.stem}]({figure.name})"]
+        found += ["", f"![{figure.removesuffix('.png')}]({figure})"]
     return "\n".join(found) + "\n"
 
 

@@ -1,7 +1,6 @@
 """Texts: why they end, what a batch writes, what reaches the terminal and the file."""
 
 import io
-import json
 
 import pytest
 
@@ -76,16 +75,16 @@ def test_prompts_draw_with_seeds_of_their_own(engine):
         pieces(engine, ["x"], seed=-1)
 
 
-def written(engine, tmp_path, prompts, **changes):
+def written(engine, prompts, **changes):
     fields = {"new_tokens": 20, "length": 64, "sampling": GREEDY, "seed": 7, "stop": (), "batch_size": 2} | changes
-    terminal, notices, path = io.StringIO(), [], tmp_path / "texts.jsonl"
-    write_texts(engine, BYTES, Request(prompts, **fields), terminal, str(path), notices.append)
-    return terminal.getvalue(), [json.loads(line) for line in path.read_text().splitlines()], notices
+    terminal, notices = io.StringIO(), []
+    rows = write_texts(engine, BYTES, Request(prompts, **fields), terminal, notices.append)
+    return terminal.getvalue(), rows, notices
 
 
-def test_texts_are_written_in_the_order_of_their_prompts(engine, scripted, tmp_path):
+def test_texts_are_written_in_the_order_of_their_prompts(engine, scripted):
     scripted("slow to come", "é")
-    text, rows, notices = written(engine, tmp_path, ["A:", "B:"])
+    text, rows, notices = written(engine, ["A:", "B:"])
     assert text == "A:slow to come\n---\nB:é\n" and notices == []
     assert rows == [
         {"prompt": "A:", "text": "slow to come", "end": "end", "tokens": 12, "seed": 7},
@@ -93,17 +92,17 @@ def test_texts_are_written_in_the_order_of_their_prompts(engine, scripted, tmp_p
     ]
 
 
-def test_batches_follow_one_another_and_long_texts_are_announced(engine, tmp_path):
-    text, rows, notices = written(engine, tmp_path, ["one", "two", "three"], new_tokens=3, length=8)
+def test_batches_follow_one_another_and_long_texts_are_announced(engine):
+    text, rows, notices = written(engine, ["one", "two", "three"], new_tokens=3, length=8)
     assert [row["seed"] for row in rows] == [7, 8, 9] and {row["tokens"] for row in rows} <= {0, 1, 2, 3}
     assert text.count("\n---\n") == 2 and text.endswith("\n")
     assert notices == [
         "sparsejax: up to 9 tokens, and the context holds 8: the model sees the newest of them (--length)"
     ]
-    assert written(engine, tmp_path, ["one"], new_tokens=0)[0] == "one\n"
+    assert written(engine, ["one"], new_tokens=0)[0] == "one\n"
 
 
-def test_an_interrupted_line_still_ends(engine, tmp_path, monkeypatch):
+def test_an_interrupted_line_still_ends(engine, monkeypatch):
     def interrupted(*_, **__):
         yield Piece(0, "begun", None, 1)
         raise KeyboardInterrupt
@@ -111,7 +110,7 @@ def test_an_interrupted_line_still_ends(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "generate", interrupted)
     terminal = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
-        write_texts(engine, BYTES, Request(["A:"], 4, 16, GREEDY, 0, (), 1), terminal, "", print)
+        write_texts(engine, BYTES, Request(["A:"], 4, 16, GREEDY, 0, (), 1), terminal, print)
     assert terminal.getvalue() == "A:begun\n"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sparsejax.config import ConfigError
 from sparsejax.data.tokenizer import ByteTokenizer
-from sparsejax.interop.harness import Tasks, run_tasks, write_results
+from sparsejax.interop.harness import Tasks, results_text, run_tasks
 from sparsejax.interop.harness_requests import HarnessModel
 from tests.inference.tiny_engine import tiny
 
@@ -22,7 +22,7 @@ def model(monkeypatch):
     return HarnessModel(tiny(vocab=257).engine(), ByteTokenizer(), length=32, batch_size=4)
 
 
-def test_the_evaluator_gets_what_the_requests_give(model, tmp_path):
+def test_the_evaluator_gets_what_the_requests_give(model):
     found = run_tasks(model, Tasks(("tiny_choice", "tiny_rolling", "tiny_until"), FOLDER, 0, None))
     results = found["results"]
     # Both choices of every question, by hand.
@@ -36,8 +36,7 @@ def test_the_evaluator_gets_what_the_requests_give(model, tmp_path):
     nats = -sum(model.loglikelihood_rolling(texts)) / sum(len(text.encode()) for text in texts)
     assert results["tiny_rolling"]["bits_per_byte,none"] == pytest.approx(nats / math.log(2), rel=1e-6)
     assert 0 <= results["tiny_until"]["exact_match,none"] <= 1
-    write_results(tmp_path / "out.json", found, {"workdir": "runs/a"})
-    assert found["packages"]["lm_eval"] in (tmp_path / "out.json").read_text()
+    assert found["packages"]["lm_eval"] in results_text(found, {"workdir": "runs/a"})
 
 
 def test_an_unknown_task_is_one_line(model):

@@ -142,7 +142,7 @@ def test_a_file_that_is_no_fit_is_one_line(tmp_path, capsys):
         path.write_text(text)
         with pytest.raises(ConfigError, match=match):
             saved_fit.read(path)
-    saved_fit.write({"a": float("inf"), "b": (1.0, float("nan"))}, path)
+    path.write_text(saved_fit.json_text({"a": float("inf"), "b": (1.0, float("nan"))}))
     assert json.loads(path.read_text()) == {"a": "inf", "b": [1.0, "nan"]}
 
 

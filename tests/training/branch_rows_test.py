@@ -15,8 +15,8 @@ from sparsejax.training.branch_rows import (
     peak,
     ratio,
     read_rows,
+    rows_text,
     summarise,
-    write_rows,
 )
 
 # Excess after a rewiring, three steps: the drop costs 1, 1, 0 in every form; growth adds this.
@@ -83,7 +83,7 @@ def test_a_missing_branch_is_named():
 
 def test_csv_round_trip(tmp_path):
     rows = branches("0-0-0", 20, 1 / 3)
-    write_rows(rows, tmp_path / "branch.csv")
+    (tmp_path / "branch.csv").write_text(rows_text(rows))
     assert read_rows(tmp_path / "branch.csv") == rows
     assert dataclasses.astuple(rows[0])[0] == "run"
     (tmp_path / "runs.csv").write_text("point,seed\na,0\n")

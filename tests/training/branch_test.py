@@ -204,7 +204,7 @@ def test_bad_commands(directory, capsys):
         (["--at=x"], "--at=x"),
         (["--steps=9"], "no rewiring with 9 steps after it"),
         (["--at=5", "--steps=3"], "has no checkpoint of step 5; there are [4, 8, 12]"),
-        ([f"--out={directory / 'run' / 'config.json'}"], "exists already"),
+        ([f"--out={directory / 'run' / 'config.json'}"], "is an input"),
     ):
         assert main(["branch", run, *flags]) == 2
         printed = capsys.readouterr().err
