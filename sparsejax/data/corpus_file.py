@@ -6,10 +6,10 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
-from sparsejax.data.cache import FileDigests
+from sparsejax.data.cache import FileDigests, file_stamp
 from sparsejax.data.storage import StoredFile
 
 
@@ -26,8 +26,17 @@ class CorpusFile(Protocol):
         """Bytes."""
         ...
 
+    @property
+    def stamp(self) -> str:
+        """What tells it from its changed self without reading it; may raise ``OSError``."""
+        ...
+
     def digest(self) -> str:
         """Hexadecimal sha256 of its bytes, remembered until it changes; may raise ``OSError``."""
+        ...
+
+    def stream(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Its bytes where they lie, to look at some of them; may raise ``OSError``."""
         ...
 
     def opened(self) -> contextlib.AbstractContextManager[Path]:
@@ -52,9 +61,18 @@ class LocalFile:
         """Bytes."""
         return self.path.stat().st_size
 
+    @property
+    def stamp(self) -> str:
+        """See ``file_stamp``."""
+        return file_stamp(self.path)
+
     def digest(self) -> str:
         """Hexadecimal sha256 of its bytes."""
         return self.digests.digest(self.path)
+
+    def stream(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Its bytes."""
+        return self.path.open("rb")
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path]:
@@ -83,6 +101,15 @@ class FetchedFile:
         """Bytes."""
         return self.stored.size
 
+    @property
+    def stamp(self) -> str:
+        """The stamp that it was listed with."""
+        return self.stored.stamp
+
+    def stream(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Its bytes; what is not read does not travel."""
+        return self.stored.opened()
+
     def digest(self) -> str:
         """Hexadecimal sha256 of its bytes; reads it unless it was fetched or digested before."""
         return self.digests.remembered("sha256", [self.stored.stamp], lambda: self.stored.copy_to(None))
@@ -91,8 +118,7 @@ class FetchedFile:
     def opened(self) -> Iterator[Path]:
         """A copy, deleted when the block ends."""
         with tempfile.TemporaryDirectory(prefix="sparsejax-") as directory:
-            # The readers tell compression by the end of the name.
-            copy = Path(directory, PurePosixPath(self.stored.uri).name)
+            copy = Path(directory, "copy")
             with copy.open("wb") as sink:
                 found = self.stored.copy_to(sink)
             if self.digests.remembered("sha256", [self.stored.stamp], lambda: found) != found:

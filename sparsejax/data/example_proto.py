@@ -4,7 +4,7 @@ Layout (tensorflow/core/example/{example,feature}.proto), field numbers in front
 
     Example   1 features: Features
     Features  1 feature: map entry, repeated     entry    1 key: string, 2 value: Feature
-    Feature   1 bytes_list: BytesList            (2 float_list, 3 int64_list: not read)
+    Feature   1 bytes_list: BytesList            (2 float_list, 3 int64_list: numbers are not read)
     BytesList 1 value: bytes, repeated
 
 Each field is a varint ``number << 3 | wire type`` and its value (protobuf.dev, Encoding).
@@ -14,19 +14,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sparsejax.data.foreign_text import FormatError, NotText
+
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_VARINT_BITS = 64
+_CUT_SHORT = "a tf.train.Example is cut short"
+_NUMBERS = {2: NotText("float numbers"), 3: NotText("integer numbers")}
 
 
-def bytes_features(example: bytes) -> dict[str, bytes]:
-    """The first value of every bytes feature, by name; raises ``IndexError`` if the message is cut short."""
+def features(example: bytes) -> dict[str, bytes | NotText | None]:
+    """Every feature by its name: its bytes, or ``None`` without a value; raises ``FormatError`` for broken messages."""
     found = {}
-    for features in _submessages(example, 1):
-        for entry in _submessages(features, 1):
-            name = b"".join(_submessages(entry, 1)).decode("utf-8")
-            for feature in _submessages(entry, 2):
-                for bytes_list in _submessages(feature, 1):
-                    found[name] = next(_submessages(bytes_list, 1), b"")
+    for group in _submessages(example, 1):
+        for entry in _submessages(group, 1):
+            name = b"".join(_submessages(entry, 1)).decode("utf-8", "replace")
+            found[name] = _value(list(_submessages(entry, 2)))
     return found
+
+
+def _value(feature: list[bytes]) -> bytes | NotText | None:
+    for number, kind in _NUMBERS.items():
+        if any(True for part in feature for _ in _submessages(part, number)):
+            return kind
+    values = [value for part in feature for listed in _submessages(part, 1) for value in _submessages(listed, 1)]
+    if len(values) > 1:
+        return NotText(f"a list of {len(values)} values")
+    return values[0] if values else None
 
 
 def _submessages(message: bytes, wanted: int) -> Iterator[bytes]:
@@ -39,7 +52,7 @@ def _submessages(message: bytes, wanted: int) -> Iterator[bytes]:
             length, position = _varint(message, position)
             end = position + length
             if end > len(message):
-                raise IndexError("a tf.train.Example is cut short")
+                raise FormatError(_CUT_SHORT)
             if number == wanted:
                 yield message[position:end]
             position = end
@@ -48,15 +61,18 @@ def _submessages(message: bytes, wanted: int) -> Iterator[bytes]:
         elif wire_type in (_FIXED64, _FIXED32):
             position += 8 if wire_type == _FIXED64 else 4
         else:
-            raise IndexError(f"wire type {wire_type} does not occur in a tf.train.Example")
+            raise FormatError(f"wire type {wire_type} does not occur in a tf.train.Example")
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
     """An integer in groups of seven bits, least significant first, and the position after it."""
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, _VARINT_BITS, 7):
+        if position == len(message):
+            raise FormatError(_CUT_SHORT)
         byte = message[position]
         value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
+        position += 1
         if byte < 0x80:
             return value, position
+    raise FormatError("a number in a tf.train.Example has no end")

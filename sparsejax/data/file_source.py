@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from sparsejax.config import ConfigError
 from sparsejax.data.cache import FileDigests
+from sparsejax.data.compression import decompressed
+from sparsejax.data.corpus_file import CorpusFile
 from sparsejax.data.document import Document
+from sparsejax.data.foreign_text import FormatError, MissingField
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.record_files import read_array_record, read_parquet, read_tfrecord
 from sparsejax.data.storage import first_line
-from sparsejax.data.text_files import FormatError, read_jsonl, read_text
+from sparsejax.data.text_files import read_jsonl, read_text
+from sparsejax.files.text import one_line
 
 
 class FileSource:
@@ -31,6 +37,7 @@ class FileSource:
         self._where = where
         self._text_field = "" if kind == "text" else text_field
         self._files = where.corpus_files(digests)
+        self._digests = digests
         self.parts = len(self._files)
         self._read = _reader(kind, text_field)
 
@@ -51,6 +58,8 @@ class FileSource:
                 for text in self._read(path):
                     if text:
                         yield Document.of_text(text)
+        except MissingField as error:
+            raise missing_field(self._text_field, f"{error.place} of {file.name}", error) from error
         except (FormatError, OSError) as error:
             raise self._where.error(f"{file.name} cannot be read as {self.name}: {first_line(error)}") from error
 
@@ -63,16 +72,34 @@ class FileSource:
         return self._files[part].size
 
     def part_digest(self, part: int) -> str:
-        """sha256 of the bytes of file number ``part``."""
+        """sha256 of the bytes of file number ``part``; another one for plain text behind a byte order mark.
+
+        The mark was a token once, so what was made of such files then is not taken for what is made of them now.
+        """
         file = self._files[part]
         try:
-            return file.digest()
-        except OSError as error:
+            if self.name != "text":
+                return file.digest()
+            return self._digests.remembered("text", [file.stamp], lambda: _text_digest(file))
+        except (FormatError, OSError) as error:
             raise self._where.error(f"{file.name} cannot be read: {first_line(error)}") from error
 
     def combined_digest(self, part_digests: Sequence[str]) -> str:
         """``content_digest()`` from the digests of all files."""
         return hashlib.sha256("\n".join([self.name, self._text_field, *part_digests]).encode()).hexdigest()
+
+
+def _text_digest(file: CorpusFile) -> str:
+    digest = file.digest()
+    with file.stream() as stream, decompressed(stream) as text:
+        marked = text.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    return hashlib.sha256(f"behind a byte order mark\n{digest}".encode()).hexdigest() if marked else digest
+
+
+def missing_field(text_field: str, place: str, error: MissingField) -> ConfigError:
+    """The error for the record at ``place`` without the field that is asked for."""
+    problem = f"{one_line(place)} has no text under that name; it has: {error.present}"
+    return ConfigError(f"data.text_field={one_line(text_field)}: {problem}")
 
 
 def _reader(kind: str, text_field: str) -> Callable[[Path], Iterator[str]]:

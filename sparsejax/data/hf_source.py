@@ -11,9 +11,11 @@ from typing import Any
 from sparsejax.config import ConfigError
 from sparsejax.data.cache import FileDigests, file_stamp
 from sparsejax.data.document import Document
+from sparsejax.data.file_source import missing_field
+from sparsejax.data.foreign_text import FormatError, MissingField, text_of
 from sparsejax.data.paths import PathSetting
-from sparsejax.data.text_files import missing_field
 from sparsejax.data.whole_source import WholeSource
+from sparsejax.files.text import one_line
 
 
 class HfSource(WholeSource):
@@ -44,14 +46,19 @@ class HfSource(WholeSource):
         self._where = where
         self._digests = digests
         if text_field not in self._rows.column_names:
-            raise missing_field(text_field, where.value, self._rows.column_names)
+            absent = MissingField(where.value, self._rows.column_names)
+            raise missing_field(text_field, absent.place, absent)
 
     def documents(self) -> Iterator[Document]:
-        """One document per row that has text."""
-        for row in self._rows.select_columns([self._text_field]):
-            text = row[self._text_field]
-            if text:
-                yield Document.of_text(text)
+        """One document per row that has text; raises ``ConfigError`` for a row that cannot be read."""
+        try:
+            for number, row in enumerate(self._rows.select_columns([self._text_field])):
+                text = text_of(row[self._text_field], f"row {number}")
+                if text:
+                    yield Document.of_text(text)
+        # A string column of Arrow may hold what is not UTF-8.
+        except (FormatError, UnicodeDecodeError, OSError) as error:
+            raise self._where.error(f"cannot be read: {one_line(error)}") from error
 
     def content_digest(self) -> str:
         """sha256 over the texts in order."""

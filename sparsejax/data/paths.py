@@ -12,6 +12,10 @@ from sparsejax.config import ConfigError
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.corpus_file import CorpusFile, FetchedFile, LocalFile
 from sparsejax.data.storage import StoredFile, first_line, is_uri, stored_files
+from sparsejax.files.text import one_line
+
+# Characters of a value, and of a problem, that an error shows.
+_SHOWN = 500
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class PathSetting:
 
     def error(self, problem: str) -> ConfigError:
         """The one-line error for this setting."""
-        return ConfigError(f"{self.field}={self.value}: {problem}")
+        return ConfigError(f"{self.field}={one_line(self.value, _SHOWN)}: {one_line(problem, _SHOWN)}")
 
     def corpus_files(self, digests: FileDigests) -> list[CorpusFile]:
         """The files, patterns in the order given and each pattern's matches sorted by name; none twice.

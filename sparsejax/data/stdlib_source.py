@@ -11,6 +11,7 @@ from pathlib import Path
 from sparsejax.config import ConfigError
 from sparsejax.data.document import Document
 from sparsejax.data.whole_source import WholeSource
+from sparsejax.files.text import one_line
 
 _LEFT_OUT_DIRECTORIES = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 # Written when Python was built, with that machine's paths in it.
@@ -58,7 +59,11 @@ class StdlibSource(WholeSource):
             for file in sorted(files):
                 if file.endswith(".py") and not file.startswith(_GENERATED_PREFIXES):
                     path = Path(directory, file)
-                    yield path.relative_to(self._root).as_posix(), path.read_bytes()
+                    try:
+                        content = path.read_bytes()
+                    except OSError as error:
+                        raise ConfigError(f"data.source=stdlib: {one_line(error)}") from error
+                    yield path.relative_to(self._root).as_posix(), content
 
 
 def _decoded(content: bytes) -> str:

@@ -64,6 +64,14 @@ class StoredFile:
         with _named(self.uri):
             return _copy(self._filesystem, self._path, sink)
 
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """Its bytes, read as they are asked for. Raises ``OSError``."""
+        with _named(self.uri):
+            file = self._filesystem.open_input_file(self._path)
+        with file:
+            yield file
+
 
 def stored_files(pattern: str) -> list[StoredFile]:
     """The files a URI or URI pattern matches, sorted by name; ``**`` descends. Raises ``OSError``."""

@@ -1,4 +1,4 @@
-"""A reader of TFRecord files, uncompressed: a row of records, each with its length and two checksums around it.
+"""A reader of TFRecord files, compressed or not: a row of records, each with its length and two checksums around it.
 
     uint64 length    uint32 checksum of the length    bytes of the record    uint32 checksum of the bytes
 
@@ -12,7 +12,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparsejax.data.text_files import FormatError
+from sparsejax.data.compression import opened
+from sparsejax.data.foreign_text import FormatError, check_size
 
 _POLYNOMIAL = 0x82F63B78  # of CRC-32C, Castagnoli, bits reversed
 _MASK_DELTA = 0xA282EAD8
@@ -42,19 +43,29 @@ def masked_crc(data: bytes) -> int:
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a file; raises ``FormatError`` where it is not one or is cut short.
+    """The records of a file; raises ``FormatError`` where it is not one, is cut short, or has too large a record.
 
     Checksums of lengths are checked, so that a file that is something else is found out at once. Those of records are
     not: in Python that would take about as long as to tokenise them.
     """
-    with path.open("rb") as file:
+    # The length of a record may look like the beginning of a compressed file.
+    with opened(path, is_plain=lambda head: _length(head[: _HEAD.size]) is not None) as file:
         place = 0
         while head := file.read(_HEAD.size):
-            length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, -1)
-            if checksum != masked_crc(head[:8]):
+            length = _length(head)
+            if length is None:
                 raise FormatError(f"no record begins at byte {place}")
+            check_size(length, f"the record at byte {place}")
             record = file.read(length)
             if len(record) + len(file.read(_TAIL_BYTES)) != length + _TAIL_BYTES:
                 raise FormatError(f"the record at byte {place} is cut short")
             yield record
             place += _HEAD.size + length + _TAIL_BYTES
+
+
+def _length(head: bytes) -> int | None:
+    """The length that the first bytes of a record state; ``None`` if their checksum is another one."""
+    if len(head) < _HEAD.size:
+        return None
+    length, checksum = _HEAD.unpack(head)
+    return length if checksum == masked_crc(head[:8]) else None

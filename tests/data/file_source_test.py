@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from sparsejax.config import ConfigError
 from sparsejax.data.cache import FileDigests, file_sha256
 from sparsejax.data.file_source import FileSource
 from sparsejax.data.paths import PathSetting
@@ -68,11 +67,21 @@ def test_digest_follows_content_not_place(tmp_path: Path) -> None:
     assert source(write(here, "other text"), cache).content_digest() != digest
 
 
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(b"not gzip")
-    with pytest.raises(ConfigError, match=r"data\.path=.*a\.jsonl\.gz cannot be read as jsonl: Not a gzipped file"):
-        list(source(path, tmp_path / "cache").documents())
+def test_text_behind_a_mark_has_another_digest(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    for name, content in (("plain", b"text"), ("marked", mark + b"text"), ("inside", b"text" + mark)):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    bucket = StoredDirectory(new_bucket())
+    bucket.write_file("marked", tmp_path / "marked")
+    for name, changed in (("plain", False), ("inside", False), ("marked", True), ("marked.gz", True)):
+        found = source(tmp_path / name, tmp_path / "cache", kind="text").part_digest(0)
+        assert (found != file_sha256(tmp_path / name)) == changed
+    digests = [
+        source(path, tmp_path / "cache", kind="text").part_digest(0)
+        for path in (f"{bucket.location}/marked", tmp_path / "marked")
+    ]
+    assert digests[0] == digests[1]
 
 
 def test_unknown_formats_are_a_programming_error(tmp_path: Path) -> None:

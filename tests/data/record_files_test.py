@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
-from sparsejax.config import ConfigError
-from sparsejax.data.example_proto import bytes_features
+from sparsejax.data.example_proto import features
+from sparsejax.data.foreign_text import FormatError, NotText
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.record_files import read_array_record, read_parquet, read_tfrecord
-from sparsejax.data.text_files import FormatError
 from sparsejax.data.tfrecord import masked_crc
 from tests.data.conftest import example, proto_field
 
@@ -53,42 +50,14 @@ def test_c4_as_parquet(c4_parquet: str) -> None:
     assert len(files) == 2 and len(documents) > 100 and all(documents)
 
 
-def test_wrong_fields_are_named(c4_array_record: str, c4_parquet: str) -> None:
-    with pytest.raises(ConfigError, match=r"data.text_field=body: .* it has: .*text"):
-        next(read_array_record(PathSetting("data.path", c4_array_record).files()[0], "body"))
-    with pytest.raises(ConfigError, match=r"data.text_field=body: .* it has: text"):
-        next(read_parquet(PathSetting("data.path", c4_parquet).files()[0], "body"))
-
-
-def test_parquet_nulls_are_left_out_and_numbers_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "rows.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", None, "b"], "n": [1, 2, 3]}), path)
-    assert list(read_parquet(path, "text")) == ["a", "b"]
-    with pytest.raises(FormatError, match="column n holds int64, not strings"):
-        list(read_parquet(path, "n"))
-
-
-@pytest.mark.parametrize("read", [read_parquet, read_array_record, read_tfrecord])
-def test_files_of_another_format_are_refused(read, tmp_path: Path) -> None:
-    path = tmp_path / "noise"
-    path.write_bytes(b"this is neither of the formats" * 100)
-    with pytest.raises(FormatError):
-        list(read(path, "text"))
-
-
 def test_an_example_byte_by_byte() -> None:
     # features { feature { key: "t" value { bytes_list { value: "hi" } } } }
     message = bytes([0x0A, 13, 0x0A, 11, 0x0A, 1, ord("t"), 0x12, 6, 0x0A, 4, 0x0A, 2]) + b"hi"
-    assert bytes_features(message) == {"t": b"hi"}
+    assert features(message) == {"t": b"hi"}
     assert example(t=b"hi") == message
 
 
 def test_other_features_and_long_values_are_no_obstacle() -> None:
     integers = proto_field(1, b"n") + proto_field(2, proto_field(3, bytes([0x08, 0x96, 0x01])))
     message = example(text=b"x" * 9000, empty=b"") + proto_field(1, proto_field(1, integers))
-    assert bytes_features(message) == {"text": b"x" * 9000, "empty": b""}
-
-
-def test_an_example_cut_short_is_an_error() -> None:
-    with pytest.raises(IndexError):
-        bytes_features(example(text=b"x" * 300)[:-1])
+    assert features(message) == {"text": b"x" * 9000, "empty": b"", "n": NotText("integer numbers")}

@@ -1,0 +1,36 @@
+"""Corpora that were read before text, compression and records had one rule give the same tokens and digests still.
+
+``tests/golden/corpora/digests.json`` was written by version 011658c from the files beside it, with bytes as tokens and
+a validation fraction of 0.3. Old token caches and runs are found by these digests.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sparsejax.data.cache import FileDigests
+from sparsejax.data.splits import split_corpus
+from sparsejax.data.token_files import open_token_files
+from sparsejax.data.tokenizer import ByteTokenizer
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "corpora"
+DIGESTS = json.loads((GOLDEN / "digests.json").read_text())
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_tokens_and_digests_are_what_they_were(name: str, data_config, tmp_path: Path) -> None:
+    kind, _, patterns = name.partition(" ")
+    path = ",".join(f"{GOLDEN}/{pattern}" for pattern in patterns.split(","))
+    corpus = split_corpus(
+        data_config(source=kind, path=path, validation_fraction=0.3), FileDigests(tmp_path / "digests")
+    )
+    files = open_token_files(tmp_path / "tokens", corpus, ByteTokenizer(), lambda line: None)
+    (entry,) = (path.name for path in (tmp_path / "tokens").iterdir())
+    assert DIGESTS[name] == {
+        "data_digest": corpus.digest(),
+        "entry": entry,
+        "train": files["train"].meta.sha256,
+        "validation": files["validation"].meta.sha256,
+        "documents": [files[split].meta.documents for split in ("train", "validation")],
+    }
