@@ -21,7 +21,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from benchmarks.measuring import conditions, table_line, write_json
-from sparsejax.scaling.fit import PAPERS_DELTA, Fit, drawn_starts, fit
+from sparsejax.scaling.fit import PAPERS_DELTA, Fit, fit
 from sparsejax.scaling.intervals import bootstrap
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.laws.registry import LAWS
@@ -29,6 +29,7 @@ from sparsejax.scaling.rows import table_of
 from sparsejax.scaling.simulate import simulated
 from sparsejax.scaling.solver import huber, residuals
 from sparsejax.scaling.stages import SPARSE_REPEATED_STAGES, fit_stages, loosened
+from sparsejax.scaling.starts import drawn_starts
 from sparsejax.scaling.tables import read_rows
 
 # Starts of the published procedures: Epoch's refit of Chinchilla, and the four stages of arXiv 2606.01155.

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from sparsejax.scaling.csv_table import read_csv
 from sparsejax.scaling.result_table import result_of
 from sparsejax.scaling.runs import RunResult
 
@@ -28,8 +28,7 @@ def read(paths: Sequence[Path]) -> list[RunResult]:
     """The runs of all files."""
     found = []
     for path in paths:
-        with path.open(encoding="utf-8", newline="") as file:
-            found += [result_of(record) for record in csv.DictReader(file)]
+        found += [result_of(record.cells, record.place) for record in read_csv(path).records]
     return found
 
 

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     from sparsejax.scaling.laws.registry import law_named
     from sparsejax.scaling.rows import table_of
     from sparsejax.scaling.studies import study
-    from sparsejax.scaling.tables import read_rows, saved_rows
+    from sparsejax.scaling.tables import read_file, saved_rows
 
     try:
         laws = [law_named(name) for name in (flags.law, *filter(None, flags.against.split(",")))]
@@ -35,11 +35,13 @@ def main(argv: list[str]) -> int:
     out = outputs.files("out", flags.out, FILES)
     table = None if flags.save_rows is None else outputs.file("save-rows", flags.save_rows)
     kept = "" if table is None else saved_rows(sources, flags.save_rows)
-    rows = [row for path in sources for row in read_rows(path, flags.parameters, flags.all_rows)]
+    readings = [read_file(path, flags.parameters, flags.all_rows) for path in sources]
+    rows = [row for reading in readings for row in reading.rows]
+    notes = [note for reading in readings for note in reading.notes]
     source = ", ".join(path.name for path in sources)
     found = study(
         laws,
-        table_of(rows, source, flags.allow_undecayed, flags.allow_dense_starts),
+        table_of(rows, source, flags.allow_undecayed, flags.allow_dense_starts, notes),
         fixed=fit_flags.values(flags.fix, "fix", laws[0].names),
         free_held=fit_flags.held(flags.free, laws[0]),
         delta=fit_flags.delta(flags.delta),

@@ -60,13 +60,15 @@ def values(text: str, flag: str, names: tuple[str, ...]) -> dict[str, float]:
     """``alpha=0.33,E=1.7`` as numbers by parameter; raises ``ConfigError`` for others than ``names``."""
     found = {}
     for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in names:
+            raise ConfigError(f"--{flag}={part}: no such parameter; there are {', '.join(names)}")
+        if name in found:
+            raise ConfigError(f"--{flag}={text}: {name} is given twice")
         try:
             found[name] = float(value)
         except ValueError:
             raise ConfigError(f"--{flag}={part}: must be <parameter>=<number>") from None
-        if name not in names:
-            raise ConfigError(f"--{flag}={part}: no such parameter; there are {', '.join(names)}")
     return found
 
 

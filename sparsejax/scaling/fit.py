@@ -9,9 +9,10 @@ import numpy as np
 
 from sparsejax.config import ConfigError
 from sparsejax.scaling.laws.law import Law
-from sparsejax.scaling.refusals import check_identifiable
+from sparsejax.scaling.refusals import check_fixed, check_identifiable
 from sparsejax.scaling.rows import Table
 from sparsejax.scaling.solver import Problem, from_natural, huber, minimise, residuals, to_natural
+from sparsejax.scaling.starts import basis_of, drawn_starts
 
 # Huber's delta on log loss that published fits use since arXiv 2203.15556; take it to reproduce them. At the noise of
 # language-model runs it is close to a median fit and wastes some of the data.
@@ -134,8 +135,9 @@ def fit(
     unknown = (set(kept) | set(priors or {}) | set(free_held)) - set(law.names)
     if unknown:
         raise ValueError(f"law {law.name}: parameter {', '.join(sorted(unknown))} is unknown")
+    check_fixed(law, kept)
     free = tuple(name for name in law.names if name not in kept)
-    check_identifiable(law, table, free, set(priors or {}))
+    check_identifiable(law, table, kept, set(priors or {}))
     if starts is None:
         starts = 64 if len(free) <= 5 else 128
     problem = problem_of(law, table, kept, _FIRST_DELTA if delta is None else delta, priors, None)
@@ -151,7 +153,7 @@ def fit(
         problem = problem_of(law, table, kept, known, priors, max(scale, _DELTA_FLOOR))
         z0[0] = z[np.argmin(objective)]
         z, objective = search(problem, z0, weights)
-    return _summary(law, table, free, problem, z, objective)
+    return _summary(law, table, kept, problem, z, objective)
 
 
 def problem_of(
@@ -181,35 +183,6 @@ def problem_of(
     )
 
 
-def basis_of(law: Law, columns: Mapping[str, np.ndarray], kept: Mapping[str, float]) -> np.ndarray:
-    """``T [P, P]`` from centred to transformed coordinates; parameters that are kept have rows and columns of 0."""
-    T = np.eye(len(law.names))
-    for i, parameter in enumerate(law.parameters):
-        for column, exponent, factor in parameter.centred:
-            T[i, law.names.index(exponent)] -= factor * np.mean(np.log(columns[column]))
-    moves = np.array([name not in kept for name in law.names])
-    return np.where(moves[:, None] & moves[None, :], T, 0.0)
-
-
-def drawn_starts(
-    law: Law, columns: Mapping[str, np.ndarray], kept: Mapping[str, float], count: int, seed: int
-) -> np.ndarray:
-    """Starts ``[count, P]`` in transformed coordinates: a Latin hypercube over the ranges of the parameters."""
-    rng = np.random.default_rng(seed)
-    centred = np.empty((count, len(law.names)))
-    for i, one in enumerate(law.parameters):
-        low, high = (np.log([one.low - one.least, one.high - one.least])) if one.positive else (one.low, one.high)
-        centred[:, i] = low + (high - low) * (rng.permutation(count) + rng.random(count)) / count
-    # What is kept takes its place first, because coefficients follow their exponents.
-    for name, value in kept.items():
-        i = law.names.index(name)
-        centred[:, i] = np.log(value - law.parameters[i].least) if law.parameters[i].positive else value
-    z = centred @ basis_of(law, columns, {}).T
-    for name in kept:
-        z[:, law.names.index(name)] = centred[:, law.names.index(name)]
-    return z
-
-
 def search(problem: Problem, starts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``solver.minimise`` of any number of starts ``[B, P]``, in equal batches."""
     (B, R), rows = (len(starts), len(problem.target)), _multiple(len(starts), BATCH).reshape(-1, BATCH)
@@ -230,7 +203,7 @@ def _multiple(count: int, unit: int) -> np.ndarray:
 
 
 def _summary(
-    law: Law, table: Table, free: tuple[str, ...], problem: Problem, z: np.ndarray, objective: np.ndarray
+    law: Law, table: Table, kept: Mapping[str, float], problem: Problem, z: np.ndarray, objective: np.ndarray
 ) -> Fit:
     best = int(np.argmin(objective))
     if not np.isfinite(objective[best]):
@@ -240,12 +213,12 @@ def _summary(
         worst = minima[-1].objective if minima else -1.0
         if np.isfinite(objective[i]) and objective[i] > worst * (1 + _DISTINCT) + _rounding(table):
             share = float(np.mean(np.abs(objective - objective[i]) <= _DISTINCT * objective[i] + _rounding(table)))
-            minima.append(Minimum(float(objective[i]), _floats(law, z[i]), share))
+            minima.append(Minimum(float(objective[i]), {**_floats(law, z[i]), **kept}, share))
     return Fit(
         law=law,
         table=table,
-        values=_floats(law, z[best]),
-        free=free,
+        values={**_floats(law, z[best]), **kept},
+        free=tuple(name for name in law.names if name not in kept),
         objective=float(objective[best]),
         delta=problem.delta,
         scale=_scale(residuals(law, z[best], problem.columns, problem.target)),

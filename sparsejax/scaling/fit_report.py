@@ -123,6 +123,8 @@ def report_lines(found: Findings) -> list[str]:
         f"N counts {fit.table.convention.replace('_', ' ')} parameters. Made by `{found.command}`,",
         f"data sha256 {fit.table.digest[:16]}.",
         "",
+        *(f"NOTE: {note}." for note in fit.table.notes),
+        *([""] if fit.table.notes else []),
         f"Intervals are of {found.level:.0%}; the bootstrap draws from {found.bootstrap.groups} groups of runs.",
         "",
         "| parameter | estimate | bootstrap | profile |",

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sparsejax.scaling.fit import BATCH, Fit, drawn_starts, search
+from sparsejax.scaling.fit import BATCH, Fit, search
 from sparsejax.scaling.rows import Table
 from sparsejax.scaling.solver import to_natural
+from sparsejax.scaling.starts import drawn_starts
 
 _FOLDS = 5
 # Share of the runs that is held out as the largest, or the most repeated.

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sparsejax.scaling.fit import BATCH, Fit, basis_of, search
+from sparsejax.scaling.fit import BATCH, Fit, search
 from sparsejax.scaling.solver import from_natural, residuals, to_natural
+from sparsejax.scaling.starts import basis_of
 
 # An interval that covers this factor says nothing that four digits could.
 _FACTOR = 10.0

@@ -13,7 +13,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
-from sparsejax.scaling.runs import SCHEMA, RunResult
+from sparsejax.config import ConfigError
+from sparsejax.files.text import one_line
+from sparsejax.scaling.runs import SCHEMA, RunResult, typed_row
 
 FIELDS = tuple(field.name for field in dataclasses.fields(RunResult))
 
@@ -28,12 +30,17 @@ def table_text(results: Sequence[RunResult]) -> str:
     return text.getvalue()
 
 
-def result_of(record: Mapping[str, str]) -> RunResult:
-    """One line of such a file; raises ``ValueError`` on a cell that is not what its field holds."""
+def result_of(record: Mapping[str, str], place: str) -> RunResult:
+    """One line of such a file; raises ``ConfigError`` on a cell that is not what its column holds.
+
+    Args:
+      record: cells by column.
+      place: file and line, for errors.
+    """
     if record["schema"] != str(SCHEMA):
-        raise ValueError(f"schema {record['schema']} is not {SCHEMA}, the one this version reads")
+        raise ConfigError(f"{place}: schema {one_line(record['schema'])} is not {SCHEMA}, the one this version reads")
     hints = get_type_hints(RunResult)
-    return RunResult(**{name: _value(name, hints[name], record[name]) for name in FIELDS})
+    return typed_row({name: _value(place, name, hints[name], record[name]) for name in FIELDS}, place)
 
 
 def _text(value: Any) -> str:
@@ -42,15 +49,17 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
 
 
-def _value(name: str, kind: Any, text: str) -> Any:
+def _value(place: str, name: str, kind: Any, text: str) -> Any:
+    if kind is str:
+        return text
     try:
         if kind is bool:
-            return {"True": True, "False": False}[text]
-        if kind in (int, float, str):
-            return kind(text)
+            # Spreadsheets write TRUE and FALSE.
+            return {"true": True, "false": False}[text.lower()]
         if name == "block":
             rows, columns = map(int, text.split("x"))
-            return rows, columns
-        return json.loads(text)
-    except (ValueError, KeyError):
-        raise ValueError(f"{name}={text!r} is not of type {getattr(kind, '__name__', kind)}") from None
+            return [rows, columns]
+        return kind(text) if kind in (int, float) else json.loads(text)
+    except (ValueError, KeyError, RecursionError):
+        what = getattr(kind, "__name__", kind)
+        raise ConfigError(f"{place}, column {name}: {one_line(repr(text), 60)} is not of type {what}") from None

@@ -15,6 +15,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from sparsejax.config import ConfigError
+from sparsejax.files.text import one_line
+from sparsejax.scaling.row_checks import check_different, check_measured_alike, check_row, one_value, unknown_measures
 
 # total: of the dense twin. active: weights that exist, dense parts included. active_non_embedding: the same without
 # embedding and head. total_times_density: as arXiv 2606.01155 counts, the dense embedding thinned too.
@@ -39,6 +41,11 @@ class ScalingRow:
       decay_finished: whether the learning rate had reached its end when the loss was taken.
       group: runs that differ in nothing but their seed share a group; empty for a group of its own.
       dense_start: whether it began with the weights of a dense model, whose training no column counts.
+      tokenizer: name or digest of the tokenizer that the loss is of; empty where the source does not say.
+      text: name or digest of the data that the loss is of; empty where the source does not say.
+      unit: of the loss.
+      tokens_in: what ``tokens`` counts, ``"tokens"`` or ``"steps"``.
+      place: file and line, for errors; empty for a row made in Python.
       others: further columns by the names that laws use, such as ``X`` or ``NV``.
     """
 
@@ -53,7 +60,18 @@ class ScalingRow:
     decay_finished: bool = True
     group: str = ""
     dense_start: bool = False
+    tokenizer: str = ""
+    text: str = ""
+    unit: str = "nats/token"
+    tokens_in: str = "tokens"
+    place: str = dataclasses.field(default="", compare=False)
     others: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The run and its place, for errors."""
+        name = f"run {one_line(self.name, 80)}"
+        return f"{self.place} ({name})" if self.place else name
 
 
 # Compared by what it is, not by its arrays.
@@ -68,6 +86,10 @@ class Table:
       names: of the runs.
       convention: what N counts.
       source: where the rows came from, for reports.
+      tokenizer: that of the runs, as their rows have it; empty where it is not known.
+      text: the data their losses are of; empty where it is not known.
+      tokens_in: what D counts, ``"tokens"`` or ``"steps"``.
+      notes: what was left out or is not known, a line each.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -76,6 +98,10 @@ class Table:
     names: tuple[str, ...]
     convention: str
     source: str
+    tokenizer: str = ""
+    text: str = ""
+    tokens_in: str = "tokens"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -99,7 +125,11 @@ class Table:
 
 
 def table_of(
-    rows: Sequence[ScalingRow], source: str, allow_undecayed: bool = False, allow_dense_starts: bool = False
+    rows: Sequence[ScalingRow],
+    source: str,
+    allow_undecayed: bool = False,
+    allow_dense_starts: bool = False,
+    notes: Sequence[str] = (),
 ) -> Table:
     """The table of some rows.
 
@@ -110,42 +140,35 @@ def table_of(
         finished run with as many tokens, and a law of finished runs does not describe them.
       allow_dense_starts: take rows that began with the weights of a dense model: their loss is lower than that of a
         run that saw their tokens alone.
+      notes: what reading the rows left out, for the report.
 
     Raises:
-      ConfigError: no rows, two conventions, an undecayed row, one with a dense start, a row that cannot be, or columns
-        that some rows lack.
+      ConfigError: no rows, two conventions, two tokenizers or texts, an undecayed row, one with a dense start, a row
+        that cannot be, the same run twice, or columns that some rows lack.
     """
     if not rows:
-        raise ConfigError(f"{source}: no runs in it")
-    conventions = sorted({row.convention for row in rows})
-    if len(conventions) > 1:
-        raise ConfigError(
-            f"{source}: parameters are counted as {' and as '.join(conventions)}; fit one count at a time"
-        )
-    undecayed = [row.name for row in rows if not row.decay_finished]
-    if undecayed and not allow_undecayed:
-        raise ConfigError(
-            f"{source}: {len(undecayed)} of {len(rows)} runs stopped before their learning rate had decayed "
-            f"({undecayed[0]}, ...); leave them out, or take them with --allow-undecayed"
-        )
-    begun = [row.name for row in rows if row.dense_start]
-    if begun and not allow_dense_starts:
-        raise ConfigError(
-            f"{source}: {len(begun)} of {len(rows)} runs began with the weights of a dense model, whose tokens are not "
-            f"counted ({begun[0]}, ...); leave them out, or take them with --allow-dense-starts"
-        )
+        raise ConfigError(f"{source}: no runs in it" + "".join(f"; {note}" for note in notes))
+    convention = one_value(source, rows, "convention", "parameters are counted as", "fit one count at a time")
+    tokenizer, text, tokens_in = check_measured_alike(source, rows)
+    unlike = _unlike(source, rows, allow_undecayed, allow_dense_starts)
+    if unlike:
+        raise ConfigError(unlike)
     for row in rows:
-        _check(row, source)
+        check_row(row, source, CONVENTIONS)
+    doubts = [*notes, *unknown_measures(rows), *check_different(source, rows)]
     columns = {
         "N": [row.parameters for row in rows],
         "D": [row.tokens for row in rows],
         "U": [row.unique_tokens for row in rows],
         "S": [row.density for row in rows],
     }
-    for name in rows[0].others:
-        if any(name not in row.others for row in rows):
+    # Runs of this project state one column more than tables do.
+    shared = set.intersection(*(set(row.others) for row in rows))
+    for name in dict.fromkeys(name for row in rows for name in row.others):
+        if name in shared:
+            columns[name] = [row.others[name] for row in rows]
+        elif name != "N_bar":
             raise ConfigError(f"{source}: column {name} is not in every row")
-        columns[name] = [row.others[name] for row in rows]
     labels = [row.group or f"run {i}" for i, row in enumerate(rows)]
     order = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     return Table(
@@ -153,24 +176,27 @@ def table_of(
         loss=np.array([row.loss for row in rows], dtype=np.float64),
         groups=np.array([order[label] for label in labels]),
         names=tuple(row.name for row in rows),
-        convention=conventions[0],
+        convention=convention,
         source=source,
+        tokenizer=tokenizer,
+        text=text,
+        tokens_in=tokens_in,
+        notes=tuple(doubts),
     )
 
 
-def _check(row: ScalingRow, source: str) -> None:
-    where = f"{source}: run {row.name}:"
-    if row.convention not in CONVENTIONS:
-        raise ConfigError(f"{where} convention={row.convention}: unknown; use one of {', '.join(CONVENTIONS)}")
-    for name in ("parameters", "tokens", "unique_tokens"):
-        if not 0 < getattr(row, name) < float("inf"):
-            raise ConfigError(f"{where} {name}={getattr(row, name):g}: must be above 0 and finite")
-    if not 0 < row.density <= 1:
-        raise ConfigError(f"{where} density={row.density:g}: must be in (0, 1]")
-    if not abs(row.loss) < float("inf"):
-        raise ConfigError(f"{where} loss={row.loss}: must be finite")
-    # A last epoch that is not whole may leave a rounding's worth of tokens unseen.
-    if row.unique_tokens > row.tokens * (1 + 1e-6):
-        raise ConfigError(
-            f"{where} unique_tokens={row.unique_tokens:g} exceed tokens={row.tokens:g}: at most as many were seen"
+def _unlike(source: str, rows: Sequence[ScalingRow], allow_undecayed: bool, allow_dense_starts: bool) -> str:
+    """The reason why some rows are no whole runs from a draw; empty where all are, or where they are allowed."""
+    undecayed = [row.where for row in rows if not row.decay_finished]
+    if undecayed and not allow_undecayed:
+        return (
+            f"{source}: {len(undecayed)} of {len(rows)} runs stopped before their learning rate had decayed "
+            f"({undecayed[0]}, ...); leave them out, or take them with --allow-undecayed"
         )
+    begun = [row.where for row in rows if row.dense_start]
+    if begun and not allow_dense_starts:
+        return (
+            f"{source}: {len(begun)} of {len(rows)} runs began with the weights of a dense model, whose tokens are not "
+            f"counted ({begun[0]}, ...); leave them out, or take them with --allow-dense-starts"
+        )
+    return ""

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import os
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
+
+import msgspec
+
+from sparsejax.config import ConfigError
+from sparsejax.files.durable import replace_file
+from sparsejax.files.json_records import NOT_FINITE, json_row, read_record
+from sparsejax.files.text import one_line
 
 SCHEMA = 2
+_FIX = "restore it from a copy, or leave the run out"
+_LARGEST_COUNT = 2**63
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,44 +104,46 @@ class RunResult:
 
 
 def write(result: RunResult, path: Path) -> None:
-    """Write the row as JSON, whole or not at all; NaN and infinity raise ``ValueError``."""
-    text = json.dumps(dataclasses.asdict(result), indent=2, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Write the row as JSON, whole or not at all; a number that is not finite is null, and ``not_finite`` names it."""
+    row = json.loads(json_row(dataclasses.asdict(result)))
+    replace_file(path, json.dumps(row, indent=2) + "\n")
 
 
 def read(path: Path) -> RunResult:
-    """Read one row; anything but a complete row of this ``SCHEMA`` raises a one-line ``ValueError`` naming the file."""
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a result: {error}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{path}: not a result: a {type(row).__name__}, not an object")
+    """Read one row.
+
+    Raises:
+      ConfigError: ``path`` does not hold a complete row of this ``SCHEMA``.
+    """
+    return typed_row(read_record(path, dict[str, Any], fix=_FIX), one_line(path))
+
+
+def typed_row(row: dict[str, Any], where: str) -> RunResult:
+    """A row as JSON has it, checked field by field.
+
+    Raises:
+      ConfigError: another schema, a field that is missing, unknown or of another type; the line begins with ``where``.
+    """
     if "schema" not in row or row["schema"] != SCHEMA:
         found = row["schema"] if "schema" in row else "none"
-        raise ValueError(f"{path}: schema {found} is not {SCHEMA}, the one this version reads")
-    hints = get_type_hints(RunResult)
-    for problem, names in (("missing", hints.keys() - row.keys()), ("unknown", row.keys() - hints.keys())):
-        if names:
-            raise ValueError(f"{path}: {problem} {', '.join(sorted(names))}")
-    return RunResult(**{key: _typed(f"{path}: {key}", kind, row[key]) for key, kind in hints.items()})
+        raise ConfigError(f"{where}: schema {one_line(found)} is not {SCHEMA}, the one this version reads")
+    names = {field.name for field in dataclasses.fields(RunResult)}
+    given = row.keys() - {NOT_FINITE}
+    for problem, wrong in (("missing", names - given), ("unknown", given - names)):
+        if wrong:
+            raise ConfigError(f"{where}: {problem} {one_line(', '.join(sorted(wrong)))}; {_FIX}")
+    try:
+        words = msgspec.convert(row.get(NOT_FINITE, {}), dict[str, str])
+        values = {key: _number(value, words.get(key, "")) for key, value in row.items() if key != NOT_FINITE}
+        return msgspec.convert(values, RunResult)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: holds another value than it should ({one_line(error)}); {_FIX}") from None
 
 
-def _typed(where: str, kind: Any, value: Any) -> Any:
-    """``value`` as the field's type; JSON has no tuples and may write a float without its point."""
-    wrong = ValueError(f"{where}={value!r} is not of type {getattr(kind, '__name__', kind)}")
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list) or [type(item) for item in value] != list(get_args(kind)):
-            raise wrong
-        return tuple(value)
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict) or not all(type(item) is str for item in value.values()):
-            raise wrong
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
-        raise wrong
+def _number(value: Any, word: str) -> Any:
+    """A value of JSON, with what ``json_row`` made of numbers that are not finite undone."""
+    if value is None and word in ("nan", "inf", "-inf"):
+        return float(word)
+    if isinstance(value, int) and abs(value) >= _LARGEST_COUNT:
+        raise msgspec.ValidationError(f"{one_line(value, 40)} is too large for a count")
     return value

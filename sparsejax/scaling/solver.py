@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.scaling.laws.law import Law
+from sparsejax.scaling.laws.law import Law, Parameter
 
 # Steps in all, and those of them that may be reweighted.
 _STEPS, _REWEIGHTED_STEPS = 200, 100
@@ -79,13 +79,18 @@ def from_natural(law: Law, values: Mapping[str, float]) -> np.ndarray:
     Raises:
       ValueError: a positive parameter is below its least value.
     """
-    z_P = []
     for one in law.parameters:
-        above = values[one.name] - one.least
-        if one.positive and not above >= 0:
+        if one.positive and not values[one.name] >= one.least:
             raise ValueError(f"law {law.name}: {one.name}={values[one.name]:g}: must be above {one.least:g}")
-        z_P.append((np.log(above) if above > 0 else -_LARGEST) if one.positive else values[one.name])
-    return np.array(z_P, dtype=np.float64)
+    return np.array([transformed(one, values[one.name]) for one in law.parameters], dtype=np.float64)
+
+
+def transformed(parameter: Parameter, value: float) -> float:
+    """The coordinate of one parameter; see ``from_natural`` for one at its least value."""
+    if not parameter.positive:
+        return value
+    above = value - parameter.least
+    return float(np.log(above)) if above > 0 else -_LARGEST
 
 
 def residuals(law: Law, z: Any, columns: Mapping[str, Any], target: Any, xp: Any = np) -> Any:

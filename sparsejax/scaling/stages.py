@@ -15,10 +15,11 @@ import numpy as np
 from scipy.optimize import minimize
 
 from sparsejax.config import ConfigError
-from sparsejax.scaling.fit import BATCH, PAPERS_DELTA, Fit, basis_of, fit, huber_sum
+from sparsejax.scaling.fit import BATCH, PAPERS_DELTA, Fit, fit, huber_sum
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.rows import Table
 from sparsejax.scaling.solver import to_natural
+from sparsejax.scaling.starts import basis_of
 
 # By this share an earlier stage's objective may rise: as far as the published procedure stops from its minimum.
 SLACK = 2e-5

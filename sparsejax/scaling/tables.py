@@ -5,39 +5,40 @@ A public table is recognised by its header. Each ``Source`` below says, for one 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparsejax.config import ConfigError
+from sparsejax.files.text import one_line
+from sparsejax.scaling.csv_table import CsvTable, read_csv
 from sparsejax.scaling.result_table import FIELDS, result_of, table_text
-from sparsejax.scaling.rows import CONVENTIONS, ScalingRow
+from sparsejax.scaling.row_checks import left_out, other_units
+from sparsejax.scaling.rows import ScalingRow
 from sparsejax.scaling.runs import RunResult, read
-
-Record = Mapping[str, str]
+from sparsejax.scaling.sources import OPTIONAL, OWN, READ_BY_LAWS, SOURCES
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A table with a known header.
+class Reading:
+    """What a file or a folder holds.
 
     Attributes:
-      name: for messages.
-      header: columns that only this table has together.
-      row: one record as a row; raises ``ValueError`` on a cell that is no number.
-      keep: whether a record is fitted by default.
-      left_out: what ``keep`` leaves out, in words.
+      rows: the runs.
+      notes: what was left out, a line each.
     """
 
-    name: str
-    header: frozenset[str]
-    row: Callable[[Record], ScalingRow]
-    keep: Callable[[Record], bool]
-    left_out: str
+    rows: tuple[ScalingRow, ...]
+    notes: tuple[str, ...]
 
 
 def read_rows(path: Path, convention: str = "active", everything: bool = False) -> list[ScalingRow]:
+    """The rows of ``read_file`` without its notes."""
+    return list(read_file(path, convention, everything).rows)
+
+
+def read_file(path: Path, convention: str = "active", everything: bool = False) -> Reading:
     """Rows of a result, of every ``result.json`` below a directory, or of a CSV table.
 
     Args:
@@ -49,10 +50,51 @@ def read_rows(path: Path, convention: str = "active", everything: bool = False) 
       ConfigError: nothing there, an unknown header, or a cell that is no number.
     """
     if path.is_dir() or path.suffix == ".json":
-        return [row_of_result(result, convention) for result in read_results(path)]
+        return _finite(path, [row_of_result(result, convention) for result in read_results(path)])
     if not path.is_file():
-        raise ConfigError(f"--rows={path}: no such file or directory")
-    return _read_csv(path, convention, everything)
+        raise ConfigError(f"--rows={one_line(path)}: no such file or directory")
+    table = read_csv(path)
+    if frozenset(table.columns) == frozenset(FIELDS):
+        results = [(record.place, result_of(record.cells, record.place)) for record in table.records]
+        rows = [dataclasses.replace(row_of_result(result, convention), place=place) for place, result in results]
+        return _finite(path, rows)
+    return _table(path, table, everything)
+
+
+def _finite(path: Path, rows: list[ScalingRow]) -> Reading:
+    """The rows of finished runs without those whose loss is not a number."""
+    broken = [row for row in rows if not math.isfinite(row.loss)]
+    notes = []
+    if broken:
+        reason = f"their loss is not a number ({broken[0].where}, ...)"
+        notes.append(left_out(len(rows), len(broken), one_line(path), reason, ""))
+    return Reading(tuple(row for row in rows if math.isfinite(row.loss)), tuple(notes))
+
+
+def _table(path: Path, table: CsvTable, everything: bool) -> Reading:
+    source = next((one for one in SOURCES if one.header <= frozenset(table.columns)), None)
+    if source is None:
+        missing = [name for name in OWN.header if name not in table.columns]
+        raise ConfigError(
+            f"--rows={one_line(path)}: its header is not known; this project's own is {','.join(sorted(OWN.header))} "
+            f"(optional: {','.join(OPTIONAL)}, and {','.join(READ_BY_LAWS)} for laws that read them); "
+            f"{','.join(sorted(missing))} is missing"
+        )
+    taken = [record for record in table.records if everything or source.keep(record)]
+    rows = []
+    for record in taken:
+        row = source.row(record)
+        problem = other_units(row.parameters, row.tokens, row.unique_tokens, row.tokens_in)
+        if problem:
+            raise ConfigError(f"{record.place}: {problem}")
+        rows.append(row)
+    notes, out = [], len(table.records) - len(taken)
+    if out:
+        notes.append(left_out(len(table.records), out, one_line(path.name), source.left_out, "--all-rows"))
+    unread = [name for name in table.columns if name not in (*OWN.header, *OPTIONAL, *READ_BY_LAWS)]
+    if source is OWN and unread:
+        notes.append(f"{one_line(path.name)}: columns that nothing reads: {one_line(', '.join(unread))}")
+    return Reading(tuple(rows), tuple(notes))
 
 
 def read_results(path: Path) -> list[RunResult]:
@@ -62,11 +104,11 @@ def read_results(path: Path) -> list[RunResult]:
       ConfigError: there is none, or one that cannot be read.
     """
     if not path.is_dir():
-        return [_read_result(path)]
+        return [read(path)]
     found = sorted(path.rglob("result.json"))
     if not found:
         raise ConfigError(f"--rows={path}: no result.json below it; give a CSV file, or the directory of finished runs")
-    results = [_read_result(file) for file in found]
+    results = [read(file) for file in found]
     if len(results) == 1:
         return results
     names = [file.parent.relative_to(path).as_posix() for file in found]
@@ -119,199 +161,7 @@ def row_of_result(result: RunResult, convention: str) -> ScalingRow:
         decay_finished=result.decay_finished,
         group=repr(setting),
         dense_start=bool(result.started_from),
+        tokenizer=result.tokenizer_digest,
+        text=result.data_digest,
         others={"N_bar": result.mean_active_parameters},
     )
-
-
-def _read_result(path: Path) -> RunResult:
-    try:
-        return read(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-
-
-def _read_csv(path: Path, convention: str, everything: bool) -> list[ScalingRow]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        header = frozenset(reader.fieldnames or ())
-        if header == frozenset(FIELDS):
-            return [row_of_result(result, convention) for result in _results(path, reader)]
-        source = next((one for one in SOURCES if one.header <= header), None)
-        if source is None:
-            raise ConfigError(
-                f"--rows={path}: its header is not known; this project's own is {','.join(sorted(OWN.header))}"
-                " (optional: schedule,decay_finished,group, and columns that laws read, such as X)"
-            )
-        rows = []
-        for line, record in enumerate(reader, start=2):
-            if None in record or None in record.values():
-                raise ConfigError(f"--rows={path}: line {line} has not as many cells as the header")
-            if everything or source.keep(record):
-                try:
-                    rows.append(source.row(record))
-                except ValueError as error:
-                    raise ConfigError(f"--rows={path}: line {line}: {error}") from None
-    return rows
-
-
-def _results(path: Path, reader: csv.DictReader[str]) -> list[RunResult]:
-    results = []
-    for line, record in enumerate(reader, start=2):
-        try:
-            if None in record or None in record.values():
-                raise ValueError("has not as many cells as the header")
-            results.append(result_of(record))
-        except ValueError as error:
-            raise ConfigError(f"--rows={path}: line {line}: {error}") from None
-    return results
-
-
-def _own(r: Record) -> ScalingRow:
-    known = OWN.header | {"schedule", "decay_finished", "group"}
-    if r["convention"] not in CONVENTIONS:
-        raise ValueError(f"convention={r['convention']}: use one of {', '.join(CONVENTIONS)}")
-    decayed = r.get("decay_finished", "1").lower()
-    if decayed not in ("0", "1", "true", "false"):
-        raise ValueError(f"decay_finished={decayed}: must be 0 or 1")
-    return ScalingRow(
-        name=r["name"],
-        parameters=float(r["parameters"]),
-        convention=r["convention"],
-        tokens=float(r["tokens"]),
-        unique_tokens=float(r["unique_tokens"]),
-        density=float(r["density"]),
-        loss=float(r["loss"]),
-        schedule=r.get("schedule", ""),
-        decay_finished=decayed in ("1", "true"),
-        group=r.get("group", ""),
-        others={key: float(value) for key, value in r.items() if key not in known},
-    )
-
-
-def _sweep(r: Record) -> ScalingRow:
-    D = float(r["total_tokens"])
-    return ScalingRow(
-        name=f"{r['point']} seed {r['seed']}",
-        parameters=float(r["active_parameters"]),
-        convention="active",
-        tokens=D,
-        unique_tokens=min(float(r["unique_tokens"]), D),
-        density=float(r["density"]),
-        loss=float(r["validation_loss"]),
-        group=r["point"],
-        # Older tables are of runs that all began with a draw.
-        dense_start=bool(r.get("started_from", "")),
-    )
-
-
-def _dense(r: Record, name: str, N: float, D: float, U: float, loss: float, group: str = "") -> ScalingRow:
-    return ScalingRow(name, N, "total", D, U, 1.0, loss, group=group)
-
-
-def _chinchilla(r: Record) -> ScalingRow:
-    D = float(r["tokens"])
-    return _dense(r, f"{float(r['params']):.3g}x{D:.3g}", float(r["params"]), D, D, float(r["loss"]))
-
-
-def _repeated(r: Record) -> ScalingRow:
-    N, D, U = float(r["params"]), float(r["tokens"]), float(r["unique_tokens"])
-    return _dense(r, r["name"], N, D, U, float(r["loss"]), f"{N} {D} {U} {r['deduplicated_data']}")
-
-
-def _t5(r: Record) -> ScalingRow:
-    steps = float(r["steps"])
-    name = f"{r['params_dense']}@{r['sparsity']}"
-    return ScalingRow(
-        name, float(r["params_nonzero"]), "nonzero", steps, steps, 1 - float(r["sparsity"]), float(r["loss"])
-    )
-
-
-def _openlm(r: Record) -> ScalingRow:
-    D = float(r["tokens"])
-    return _dense(r, r["name"], float(r["params"]), D, D, float(r["loss_c4_val"]))
-
-
-def _routed(r: Record) -> ScalingRow:
-    N, steps = float(r["dense_parameter_count"]), float(r["step"])
-    name = f"{r['router_type']} {r['model_size_label']} x {r['num_experts']}"
-    # Their loss_validation is in nats/token of the training distribution.
-    others = {"X": float(r["num_experts"])}
-    return ScalingRow(name, N, "total", steps, steps, 1.0, float(r["loss_validation"]), others=others)
-
-
-def _synthetic(r: Record) -> ScalingRow:
-    D, U = float(r["tokens"]), float(r["unique_tokens"])
-    N, S = float(r["params_active"]), float(r["density"])
-    return ScalingRow(r["group"], N, "total_times_density", D, U, S, float(r["loss_noisy"]))
-
-
-def _always(r: Record) -> bool:
-    return True
-
-
-def _published(r: Record) -> bool:
-    return r["published_fit"] == "1"
-
-
-OWN = Source(
-    "sparsejax",
-    frozenset({"name", "parameters", "convention", "tokens", "unique_tokens", "density", "loss"}),
-    _own,
-    _always,
-    "",
-)
-SOURCES: tuple[Source, ...] = (
-    OWN,
-    Source(
-        "runs.csv of a sweep, N the active parameters",
-        frozenset({"point", "seed", "status", "active_parameters", "unique_tokens", "total_tokens", "validation_loss"}),
-        _sweep,
-        lambda r: r["status"] == "finished",
-        "runs that are not finished",
-    ),
-    Source(
-        "arXiv 2404.10102, points of figure 4 of arXiv 2203.15556",
-        frozenset({"params", "flops", "tokens", "loss", "published_fit"}),
-        _chinchilla,
-        _published,
-        "the five highest losses",
-    ),
-    Source(
-        "arXiv 2305.16264, runs on C4",
-        frozenset({"params", "tokens", "unique_tokens", "loss", "seed_label", "deduplicated_data", "published_fit"}),
-        _repeated,
-        _published,
-        "repeats of seeds, deduplicated data, and runs that overfit",
-    ),
-    Source(
-        "arXiv 2309.08520, T5 on C4 (tokens are steps)",
-        frozenset({"sparsity", "scale", "params_dense", "params_nonzero", "steps", "loss"}),
-        _t5,
-        _always,
-        "",
-    ),
-    Source(
-        "arXiv 2403.08540, OpenLM, loss on C4, trained on RedPajama",
-        frozenset({"train_set", "params", "tokens", "token_multiplier", "loss_c4_val"}),
-        _openlm,
-        lambda r: r["train_set"] == "rpj",
-        "other training sets",
-    ),
-    Source(
-        "arXiv 2202.01169, S-Base and dense (tokens are steps)",
-        frozenset({"router_type", "num_experts", "dense_parameter_count", "loss_validation"}),
-        _routed,
-        lambda r: (
-            r["router_type"] in ("Dense", "S-Base")
-            and (r["routing_frequency"], r["k"], r["seed"]) == ("0.5", "1", "42")
-        ),
-        "other routers, frequencies and seeds",
-    ),
-    Source(
-        "runs drawn from the law of arXiv 2606.01155",
-        frozenset({"group", "params_total", "params_active", "unique_tokens", "tokens", "density", "loss_noisy"}),
-        _synthetic,
-        _always,
-        "",
-    ),
-)

@@ -11,6 +11,7 @@ from sparsejax.scaling.held_out import compare, held_out, splits
 from sparsejax.scaling.intervals import Interval, bootstrap, diagnostics, percentiles, profile
 from sparsejax.scaling.laws.law import grid
 from sparsejax.scaling.laws.registry import LAWS
+from sparsejax.scaling.refusals import check_identifiable
 from sparsejax.scaling.solver import from_natural, to_natural
 from tests.scaling.synthetic import drawn
 
@@ -138,8 +139,45 @@ def test_what_data_cannot_say_is_refused():
     sparse = LAWS["sparse_repeated"]
     dense = drawn(sparse, {**sparse.design, "S": np.ones(len(sparse.design["S"]))})
     refused(dense, "no run depends on mu, c, c11.*every run has S=1", sparse, fixed={"eps": 0.0})
+    refused(dataclasses.replace(zeros, loss=np.full(25, 3.0)), "every run has the loss 3: equal losses")
     with pytest.raises(ValueError, match="law chinchilla: parameter gamma is unknown"):
         fit(CHINCHILLA, zeros, fixed={"gamma": 1.0})
+
+
+@pytest.mark.parametrize("name", [name for name, law in LAWS.items() if "S" in law.columns])
+def test_too_few_densities_are_refused(name):
+    law = LAWS[name]
+    S = law.design["S"]
+    check_identifiable(law, drawn(law), law.held, set())
+    for few, told in (
+        (np.full(len(S), 0.5), "every run has S=0.5"),
+        (np.where(S < 1, 0.5, 1), "there are 2 densities"),
+    ):
+        refused(drawn(law, {**law.design, "S": few}), rf"these runs cannot tell .* apart \({told}", law)
+
+
+@pytest.mark.parametrize("name", [name for name, law in LAWS.items() if law.repetition])
+def test_one_number_of_epochs_is_refused(name):
+    law = LAWS[name]
+    assert set(law.columns) >= {"D", "U"}
+    table = drawn(law, {**law.design, "D": 4 * law.design["U"]})
+    refused(table, rf"same number of epochs \(4\).*fix {', '.join(law.repetition[:1])}", law)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [("E", -1.0, "at least 0"), ("alpha", -0.3, "above 0"), ("alpha", np.inf, "finite"), ("A", np.nan, "finite")],
+)
+def test_values_that_no_parameter_keeps(name, value, match):
+    refused(drawn(CHINCHILLA), rf"--fix={name}=.*{match}", fixed={name: value})
+
+
+def test_a_law_without_its_floor_is_fitted():
+    values = {**CHINCHILLA.example, "E": 0.0}
+    found = fit(CHINCHILLA, drawn(CHINCHILLA, values=values), fixed={"E": 0.0})
+    assert found.values == pytest.approx(values, rel=1e-4) and found.values["E"] == 0
+    assert np.isfinite(bootstrap(found, 16).values["A"]).all()
+    refused(drawn(CHINCHILLA), "every parameter of law chinchilla is fixed", fixed=CHINCHILLA.example)
 
 
 @pytest.mark.slow

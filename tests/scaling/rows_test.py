@@ -9,7 +9,7 @@ import pytest
 from sparsejax.config import ConfigError
 from sparsejax.scaling import runs
 from sparsejax.scaling.rows import ScalingRow, table_of
-from sparsejax.scaling.tables import read_rows, saved_rows
+from sparsejax.scaling.tables import read_file, read_rows, saved_rows
 from tests.scaling.runs_test import RESULT
 
 ROW = ScalingRow("a", 1e8, "total", 4e9, 1e9, 1.0, 3.0)
@@ -28,7 +28,10 @@ def changed(**values):
 
 def test_rows_that_cannot_be_fitted_are_refused():
     refused([], "no runs in it")
-    refused([ROW, changed(convention="active")], "counted as active and as total; fit one count at a time")
+    refused(
+        [ROW, changed(convention="active")],
+        r"counted as active \(run a\) and as total \(run a\); fit one count at a time",
+    )
     refused([ROW, changed(decay_finished=False)], "1 of 2 runs stopped before their learning rate had decayed")
     refused([changed(unique_tokens=5e9)], r"unique_tokens=5e\+09 exceed tokens=4e\+09")
     refused([changed(parameters=0.0)], "parameters=0: must be above 0")
@@ -36,9 +39,56 @@ def test_rows_that_cannot_be_fitted_are_refused():
     refused([changed(loss=float("nan"))], "loss=nan: must be finite")
     refused([changed(convention="weights")], "convention=weights: unknown")
     refused([changed(others={"X": 4.0}), ROW], "column X is not in every row")
+    refused([ROW, ROW], "run a and run a are the same run twice")
     refused([ROW, changed(dense_start=True)], "1 of 2 runs began with the weights of a dense model")
-    assert len(table_of([ROW, changed(decay_finished=False)], "runs.csv", allow_undecayed=True)) == 2
-    assert len(table_of([ROW, changed(dense_start=True)], "runs.csv", allow_dense_starts=True)) == 2
+    assert len(table_of([ROW, changed(decay_finished=False, loss=3.1)], "runs.csv", allow_undecayed=True)) == 2
+    assert len(table_of([ROW, changed(dense_start=True, loss=3.1)], "runs.csv", allow_dense_starts=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"tokenizer": "b"}, "runs of two tokenizers: a .* and as b"),
+        ({"text": "b"}, "runs on two data sets, so measured on two texts: a .* and as b"),
+        ({"unit": "bits/byte"}, "losses in two units"),
+        ({"tokens_in": "steps"}, "tokens counted as two things"),
+    ],
+)
+def test_losses_that_do_not_compare_are_refused(values, match):
+    first = changed(tokenizer="a", text="a")
+    refused([first, dataclasses.replace(first, loss=3.1, **values)], match)
+    refused([changed(unit="bits/byte")], "losses in bits/byte; laws are of nats/token")
+
+
+def test_what_is_not_stated_is_said():
+    rows = [changed(tokenizer="a", text="b"), changed(loss=3.1)]
+    table = table_of(rows, "runs.csv", notes=("a note",))
+    assert (table.tokenizer, table.text, table.notes[0]) == ("a", "b", "a note")
+    assert [note[:44] for note in table.notes[1:]] == [
+        "1 of 2 runs do not state their tokenizer (ru",
+        "1 of 2 runs do not state their text (run a, ",
+    ]
+
+
+def test_the_same_run_twice_is_refused():
+    exact = changed(loss=3.123456789)
+    refused([exact, dataclasses.replace(exact, name="b")], "run a and run b are the same run twice, equal to the last")
+    refused([exact, changed(loss=3.1234568)], "are the same run twice")
+    # Seeds of one setting whose losses were rounded may be equal by chance.
+    table = table_of([ROW, changed(name="b"), changed(name="c", loss=3.1)], "runs.csv")
+    assert len(table.notes) == 1 and table.notes[0].startswith("1 pairs of runs are equal to the last digit (run a and")
+    assert not table_of([exact, dataclasses.replace(exact, name="b", loss=3.12345678)], "runs.csv").notes
+
+
+def test_a_run_whose_loss_is_no_number_is_left_out(tmp_path):
+    for name, loss in (("a", 3.0), ("b", float("nan"))):
+        (tmp_path / name).mkdir()
+        runs.write(dataclasses.replace(RESULT, validation_loss=loss), tmp_path / name / "result.json")
+    (tmp_path / "rows.csv").write_text(saved_rows([tmp_path], "rows.csv"))
+    for path in (tmp_path, tmp_path / "rows.csv"):
+        reading = read_file(path)
+        assert [row.name for row in reading.rows] == ["a"]
+        assert len(reading.notes) == 1 and "1 of 2 rows left out: their loss is not a number" in reading.notes[0]
 
 
 def test_seeds_of_a_setting_share_a_group_and_the_digest_is_of_the_numbers():
@@ -76,9 +126,10 @@ def test_all_fields_of_runs_as_one_file(tmp_path):
     with pytest.raises(ConfigError, match="takes directories of finished runs"):
         saved_rows([table], tmp_path / "other.csv")
     for cell, wrong, match in (
-        (",small,", ",small,x", "line 3: total_parameters='x"),
-        ("16x32", "16", "line 2: block=.16. is not of type"),
+        (",small,", ",small,x", "line 3, column total_parameters: 'x"),
+        ("16x32", "16", "line 2, column block: .16. is not of type"),
         ("\n2,", "\n1,", "line 2: schema 1 is not 2"),
+        ("True", "perhaps", "line 2, column decay_finished: 'perhaps' is not of type bool"),
     ):
         damaged = tmp_path / "damaged.csv"
         damaged.write_text(table.read_text().replace(cell, wrong))
@@ -109,9 +160,7 @@ def test_tables(tmp_path):
     assert (row.density, row.convention) == (0.25, "nonzero")
     for text, match in (
         ("a,b\n1,2\n", "its header is not known; this project's own is"),
-        (f"{OWN}\na,x,active,4e9,1e9,0.5,3\n", "line 2: could not convert string to float: 'x'"),
-        (f"{OWN}\na,1,weights,4e9,1e9,0.5,3\n", "line 2: convention=weights"),
-        (f"{OWN}\na,1\n", "line 2 has not as many cells"),
+        (f"{OWN}\na,1,weights,4e9,1e9,0.5,3\n", "line 2, column convention: weights is unknown"),
     ):
         with pytest.raises(ConfigError, match=match):
             read(text)

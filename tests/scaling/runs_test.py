@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sparsejax.config import ConfigError
 from sparsejax.scaling import runs
 
 RESULT = runs.RunResult(
@@ -67,42 +69,56 @@ def test_every_field_is_documented_with_its_meaning() -> None:
     assert documented == [field.name for field in dataclasses.fields(runs.RunResult)]
 
 
-def test_a_failed_write_leaves_the_old_row(tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_survives_as_json(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    runs.write(RESULT, path)
-    with pytest.raises(ValueError, match="JSON compliant"):
-        runs.write(dataclasses.replace(RESULT, validation_loss=float("nan")), path)
-    assert runs.read(path) == RESULT
+    runs.write(dataclasses.replace(RESULT, validation_loss=float("nan"), loss_spike=float("inf")), path)
+    found = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(word))
+    assert found["validation_loss"] is None and found["not_finite"] == {"validation_loss": "nan", "loss_spike": "inf"}
+    read = runs.read(path)
+    assert math.isnan(read.validation_loss) and read.loss_spike == math.inf
+    assert dataclasses.replace(read, validation_loss=3.75, loss_spike=0.0) == RESULT
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"schema": 1}, "schema 1 is not 2"),
-        ({"schema": ...}, "schema none is not 2"),
-        ({"epochs": ..., "steps": ...}, "missing epochs, steps"),
-        ({"accuracy": 1.0}, "unknown accuracy"),
-        ({"density": "0.25"}, "density='0.25' is not of type float"),
-        ({"steps": 2.5}, "steps=2.5 is not of type int"),
-        ({"steps": True}, "steps=True is not of type int"),
-        ({"block": [16]}, "block=[16] is not of type tuple"),
-        ({"block": 16}, "block=16 is not of type tuple"),
-        ({"versions": {"jax": 1}}, "versions={'jax': 1} is not of type dict"),
-        ({"validation_loss": float("inf")}, "validation_loss=inf is not of type float"),
-    ],
-)
+# A field of every kind with values that it cannot have, and what the line names.
+WRONG = [
+    ({"schema": 1}, "schema 1 is not 2"),
+    ({"schema": ...}, "schema none is not 2"),
+    ({"epochs": ..., "steps": ...}, "missing epochs, steps"),
+    ({"accuracy": 1.0}, "unknown accuracy"),
+    ({"not_finite": 3}, "another value"),
+    *(({"density": value}, "`$.density`") for value in ("0.25", None, [0.25], {}, True)),
+    *(({"steps": value}, "`$.steps`") for value in (2.5, True, None, "2")),
+    *(({"block": value}, "`$.block") for value in ([16], 16, [16, "x"], {"a": 1}, None)),
+    *(({"versions": value}, "`$.versions") for value in ({"jax": 1}, [], "jax", None)),
+    ({"total_parameters": 10**400}, "too large"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG)
 def test_other_rows_are_refused_in_one_line(tmp_path: Path, values: dict[str, Any], message: str) -> None:
     path = changed(tmp_path / "result.json", **values)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         runs.read(path)
-    assert str(caught.value).startswith(f"{path}: {message}")
+    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1'])
-def test_other_files_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
-    (tmp_path / "result.json").write_text(text)
-    with pytest.raises(ValueError, match=r"result\.json: not a result") as caught:
+NOT_JSON = [
+    b"",
+    b"{",
+    b"[]",
+    b'{"schema": 1',
+    b"\xff",
+    b"[" * 100_000,
+    b'{"schema": NaN}',
+    b'{"a": ' + b"9" * 5000 + b"}",
+]
+
+
+@pytest.mark.parametrize("data", NOT_JSON)
+def test_other_files_are_refused_in_one_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "result.json").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"result\.json: ") as caught:
         runs.read(tmp_path / "result.json")
     assert "\n" not in str(caught.value)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sparsejax.scaling import solver
-from sparsejax.scaling.fit import PAPERS_DELTA, drawn_starts, problem_of
+from sparsejax.scaling.fit import PAPERS_DELTA, problem_of
 from sparsejax.scaling.laws.registry import LAWS
 from sparsejax.scaling.simulate import simulated
+from sparsejax.scaling.starts import drawn_starts
 
 
 def test_searches_end_at_one_minimum_where_most_residuals_are_above_delta():

@@ -86,6 +86,7 @@ class Law:
       design: columns of runs that identify every parameter: a fit of the law's own losses there gives them back.
       example: parameter values on which ``design`` was checked; the published ones where there are any.
       published: reported coefficients, the first being the default.
+      repetition: parameters that only runs of different numbers of epochs show.
       residual: ``"log"`` for the logarithm of predicted over measured loss, ``"linear"`` for their difference.
     """
 
@@ -96,6 +97,7 @@ class Law:
     design: Columns
     example: Values
     published: tuple[Published, ...] = ()
+    repetition: tuple[str, ...] = ()
     residual: Literal["log", "linear"] = "log"
 
     @property

@@ -52,6 +52,7 @@ DATA_CONSTRAINED = Law(
     ),
     columns=("N", "D", "U"),
     design=_REPEATED,
+    repetition=("R_D",),
     example={"E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.34, "beta": 0.37, "R_N": 5.3, "R_D": 15.4},
     published=(
         Published(
@@ -87,6 +88,7 @@ OVERFITTING = Law(
     ),
     columns=("N", "D", "U"),
     design=_REPEATED,
+    repetition=("delta",),
     example={
         "E": 1.6,
         "a": 38.0,

@@ -107,6 +107,7 @@ SPARSE_REPEATED = Law(
     ),
     columns=("N", "D", "U", "S"),
     design=_REPEATED,
+    repetition=("g2", "c12", "c22"),
     example=_WU,
     published=(
         Published(
@@ -175,6 +176,7 @@ SPARSE_OVERFITTING = Law(
     ),
     columns=("N", "D", "U", "S"),
     design=_REPEATED,
+    repetition=("delta", "eta"),
     example={
         "E": 1.6,
         "a": 38.0,
