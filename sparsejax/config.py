@@ -132,9 +132,26 @@ def _typed(field: str, kind: Any, value: Any) -> Any:
     return tuple(value)
 
 
-def _check_range(field: str, value: float) -> None:
+def check_argument(name: str, value: Any, field: str) -> None:
+    """Hold an argument of a public function against the type and the range of a setting.
+
+    Args:
+      name: of the argument, for the error.
+      value: a number, or a scalar of NumPy or JAX.
+      field: the setting, ``section.key``.
+
+    Raises:
+      ConfigError: a config would refuse the value too.
+    """
+    section, _, key = field.partition(".")
+    kinds = get_type_hints(get_type_hints(RunConfig)[section])
+    plain = value.item() if getattr(value, "ndim", None) == 0 else value
+    _check_range(field, _typed(name, kinds[key], plain), name)
+
+
+def _check_range(field: str, value: float, name: str | None = None) -> None:
     low, high, low_legal, high_legal = RANGES[field]
     inside = (value >= low if low_legal else value > low) and (value <= high if high_legal else value < high)
     if not inside:
         interval = f"{'[' if low_legal else '('}{low:g}, {high:g}{']' if high_legal else ')'}"
-        raise ConfigError(f"{field}={value:g}: must be in {interval}")
+        raise ConfigError(f"{name or field}={value:g}: must be in {interval}")

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
+from sparsejax.config import check_argument
 from sparsejax.kernels import api
 from sparsejax.kernels.scored_matmul import scored_matmul
 from sparsejax.models.accounting import DENSE_IMPLEMENTATIONS
@@ -118,10 +119,27 @@ class SparseLinear(nnx.Module):
     ) -> SparseLinear:
         """A layer with the number of blocks nearest to ``density``; keys from the streams ``params`` and ``topology``.
 
+        Args:
+          in_features: K.
+          out_features: N.
+          density: share of active blocks, in (0, 1]. Where every block is active the layer holds a plain kernel.
+          block: ``(bk, bn)``, dividing the widths.
+          rngs: Flax's random streams.
+          implementation: a name of ``kernels.api`` that takes the grid and the dtype.
+          compute_dtype: floating point.
+          std: standard deviation of the initial values, above 0.
+
         Raises:
-          ValueError: the block does not divide the widths.
+          ValueError: an argument out of range, or a block or an implementation that does not fit.
         """
-        grid = BlockGrid(shape=(in_features, out_features), block=block)
+        check_argument("density", density, "topology.density")
+        check_argument("std", std, "model.init_std")
+        grid = BlockGrid(shape=(in_features, out_features), block=tuple(block) if isinstance(block, list) else block)
+        if not jnp.issubdtype(compute_dtype, jnp.floating):
+            raise ValueError(f"compute_dtype={jnp.dtype(compute_dtype).name}: must be floating point")
+        if reason := api.unsupported(implementation, grid, compute_dtype):
+            what = api.described(grid, compute_dtype)
+            raise ValueError(f"implementation={implementation!r} does not support {what}: {reason}")
         count = allocation.nearest_count(density, grid)
         return cls(
             SparseWeight(name="linear", grid=grid, count=count, capacity=count),

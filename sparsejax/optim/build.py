@@ -22,15 +22,19 @@ and block 1 to slot 2, drops block 2 and puts a new block into slot 0.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import jax
 import optax
 
 from sparsejax.config import OptimConfig
+from sparsejax.optim.arguments import check_hyperparameters, is_set
 from sparsejax.optim.clip import clip_by_global_norm
 from sparsejax.optim.forms import Form
 from sparsejax.optim.galore import scale_by_stacked_galore
+from sparsejax.optim.paths import settings_at
 from sparsejax.optim.sparse_adam import MomentDtype, scale_by_sparse_adam
 from sparsejax.optim.weight_average import average_weights
 
@@ -107,11 +111,14 @@ def sparse_adam(
     learning rate. The decay is decoupled: neither the density scale nor the ramp touches it. In the form
     ``"smet_code"`` it is coupled, added to the clipped gradient, as in the published code.
 
+    It works inside the wrappers of Optax and Flax: densities and the mask are found by path (``paths.py``). Under
+    ``optax.inject_hyperparams`` numbers are arrays, and functions and masks are named in its ``static_args``.
+
     Args:
       learning_rate: a float or an optax schedule.
-      densities: floats with the structure of the parameters; below 1 a leaf is ``values [..., n, bk, bn]``.
+      densities: floats by path; below 1 a leaf is ``values [..., n, bk, bn]``, see ``scale_by_sparse_adam``.
       weight_decay: 0 leaves it out; above 0 ``update`` needs the parameters.
-      decay_mask: bools with the structure of the parameters, True where weight decay applies; None decays all.
+      decay_mask: bools by path, True where weight decay applies, or a function that makes them; None decays all.
       clip: largest global norm of the gradients; 0 leaves it out.
       b1: decay of the first moment; this and the following go to ``scale_by_sparse_adam``.
       b2: decay of the second moment.
@@ -126,8 +133,11 @@ def sparse_adam(
       An optax transformation whose state ``remap`` carries through a rewiring.
 
     Raises:
-      ValueError: as ``scale_by_sparse_adam``.
+      ValueError: a number that a config would refuse; else as ``scale_by_sparse_adam``.
     """
+    if not callable(learning_rate):
+        check_hyperparameters(learning_rate=learning_rate)
+    check_hyperparameters(weight_decay=weight_decay, clip=clip)
     adam = scale_by_sparse_adam(
         densities,
         b1=b1,
@@ -139,7 +149,8 @@ def sparse_adam(
         moment_dtype=moment_dtype,
         rounding_seed=rounding_seed,
     )
-    direction = _chain(adam, clip, (), weight_decay, decay_mask, coupled=form == "smet_code")
+    mask = None if decay_mask is None else functools.partial(_mask_at, decay_mask)
+    direction = _chain(adam, clip, (), weight_decay, mask, coupled=form == "smet_code")
     return optax.with_extra_args_support(optax.chain(direction, optax.scale_by_learning_rate(learning_rate)))
 
 
@@ -153,7 +164,13 @@ def _chain(
     coupled: bool,
 ) -> optax.GradientTransformationExtraArgs:
     """Clip, pulls, Adam and weight decay, the decay before Adam if it is coupled."""
-    decay = [optax.add_decayed_weights(weight_decay, mask=decay_mask)] if weight_decay > 0 else []
-    stages = [clip_by_global_norm(clip)] if clip > 0 else []
+    decay = [optax.add_decayed_weights(weight_decay, mask=decay_mask)] if is_set(weight_decay) else []
+    stages = [clip_by_global_norm(clip)] if is_set(clip) else []
     stages += [*pulls, *decay, adam] if coupled else [*pulls, adam, *decay]
     return optax.with_extra_args_support(optax.chain(*stages))
+
+
+def _mask_at(mask: Any, tree: Any) -> Any:
+    """The mask with the structure of ``tree``, its values found by path."""
+    found = [bool(value) for _, _, value in settings_at(tree, mask, "decay_mask")]
+    return jax.tree.unflatten(jax.tree.structure(tree), found)

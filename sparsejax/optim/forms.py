@@ -31,6 +31,8 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from sparsejax.optim.arguments import check_hyperparameters
+
 Form = Literal["smet", "naive", "smet_code"]
 
 
@@ -55,13 +57,11 @@ class AdamRule:
     ramp: int
 
     def __post_init__(self) -> None:
-        for name, decay in (("b1", self.b1), ("b2", self.b2)):
-            if not 0.0 <= decay < 1.0:
-                raise ValueError(f"{name}={decay}: must be in [0, 1)")
         if self.form not in get_args(Form):
             raise ValueError(f"form={self.form!r}: not one of {', '.join(get_args(Form))}")
-        if self.ramp < 1:
-            raise ValueError(f"ramp={self.ramp}: must be at least 1 update")
+        check_hyperparameters(
+            b1=self.b1, b2=self.b2, eps=self.eps, density_exponent=self.density_exponent, ramp=self.ramp
+        )
 
 
 def adam_step(
@@ -107,5 +107,8 @@ def at_least_float32(dtype: Any) -> Any:
 
 def _bias_correction(decay: float, t: jax.Array) -> jax.Array:
     """``1 - decay^t`` as ``-expm1(t log decay)``, which does not cancel for small t; 1 for decay 0."""
-    log_decay = math.log(decay) if decay > 0 else -math.inf
+    if isinstance(decay, jax.Array):
+        log_decay: Any = jnp.log(decay)
+    else:
+        log_decay = math.log(decay) if decay > 0 else -math.inf
     return -jnp.expm1(t * log_decay)

@@ -7,15 +7,19 @@ example ``layers/attention/q/values``. Axes: n slots, bk x bn the block, behind 
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sparsejax.optim.forms import AdamRule, Form, adam_step, at_least_float32
+from sparsejax.optim.paths import settings_at
 from sparsejax.optim.rounding import stochastic_round
+from sparsejax.optim.slot_state import SLOT_FIELDS, check_maps, kept_for
 from sparsejax.optim.weight_average import averaged_weights, started_at, with_averaged_weights
 from sparsejax.topology.slots import gather_slots
 
@@ -55,7 +59,8 @@ def scale_by_sparse_adam(
     """Rescale gradients by Adam with a step count, a ramp and a density scale per block (equations: ``forms.py``).
 
     Args:
-      densities: floats in (0, 1] with the structure of the parameters. Below 1 a leaf is block-sparse,
+      densities: floats in (0, 1], found by path at the leaves that are there (``paths.py``): a tree like the
+        parameters, one value for a whole subtree, or a function that makes the tree. Below 1 a leaf is block-sparse,
         ``values [..., n, bk, bn]``, with one age per block; at 1 it is dense, of any shape.
       b1: decay of the first moment, in [0, 1).
       b2: decay of the second moment, in [0, 1).
@@ -77,6 +82,8 @@ def scale_by_sparse_adam(
       ValueError: a hyperparameter out of range; from ``init`` and ``update``, ``densities`` that do not fit.
     """
     rule = AdamRule(b1, b2, eps, form, density_exponent, ramp)
+    if isinstance(rounding_seed, bool) or not (isinstance(rounding_seed, int | jax.Array | np.integer)):
+        raise ValueError(f"rounding_seed={rounding_seed!r}: must be a whole number")
     if moment_dtype not in get_args(MomentDtype):
         raise ValueError(f"moment_dtype={moment_dtype!r}: not one of {', '.join(get_args(MomentDtype))}")
 
@@ -95,24 +102,26 @@ def scale_by_sparse_adam(
 def remap(opt_state: Any, old_slots: Mapping[str, jax.Array], shards: int = 1, params: Any = None) -> Any:
     """Carry the optimizer state of rewired weights over to their new slots.
 
-    Moments and ages of kept blocks move with them; a regrown block, and a free slot, gets moments 0 and age 0. An
-    average of the weights (``weight_average.py``) moves too, and starts at the new weights of a regrown block.
+    Moments and ages of kept blocks move with them; a regrown block, and a free slot, gets moments 0 and age 0. What
+    else is kept by slot moves too: gradients that ``optax.MultiSteps`` has summed, and the other states of
+    ``SLOT_FIELDS``. An average of the weights (``weight_average.py``) starts at the new weights of a regrown block.
     Pure and jittable; leaves that are not named stay as they are.
 
     Args:
-      opt_state: any optax state (a chain's, for example) that contains exactly one ``SparseAdamState``.
+      opt_state: any optax state (of a chain, a mask, ``nnx.Optimizer``) that contains a ``SparseAdamState``.
       old_slots: for the path of every rewired leaf ``[..., n]`` int32: new slot -> old slot, -1 where the block was
         regrown or the slot is free.
       shards: shares of every named weight, see ``gather_slots``.
       params: the parameters after the rewiring; needed where an average of the weights is kept.
 
     Returns:
-      ``opt_state`` with that one state replaced, and the average.
+      ``opt_state`` with what belongs to slots moved.
 
     Raises:
-      ValueError: no or several ``SparseAdamState``, a path that is no block-sparse leaf, a map of another shape, or an
-        average without ``params``.
+      ValueError: no ``SparseAdamState``, a path that is no block-sparse leaf, a map of another shape or with slots that
+        are not there, a state that keeps blocks in a way not known here, or an average without ``params``.
     """
+    check_maps(ages_of(opt_state), old_slots, shards)
     moves = {
         path: functools.partial(gather_slots, old_slot=old_slot, shards=shards) for path, old_slot in old_slots.items()
     }
@@ -126,39 +135,49 @@ def remap(opt_state: Any, old_slots: Mapping[str, jax.Array], shards: int = 1, p
 
 
 def remap_state(opt_state: Any, moves: Mapping[str, Callable[[jax.Array], jax.Array]]) -> Any:
-    """Apply ``moves[path]`` to both moments, to the ages and to the average of each named block-sparse leaf.
+    """Apply ``moves[path]`` to all that the state keeps for the slots of each named block-sparse leaf.
 
     Args:
-      opt_state: any optax state that contains exactly one ``SparseAdamState``.
+      opt_state: any optax state that contains a ``SparseAdamState``.
       moves: for the path of every leaf to change a function of an array ``[..., n]`` or ``[..., n, bk, bn]``.
 
     Returns:
-      ``opt_state`` with that one state replaced, and the average of the weights if there is one.
+      ``opt_state`` with moments, ages, sums of gradients and the average of the weights moved.
 
     Raises:
-      ValueError: no or several ``SparseAdamState``, or a path that is no block-sparse leaf.
+      ValueError: no ``SparseAdamState``, a path that is no block-sparse leaf, or a state not known here that holds an
+        array of the leaf's shape.
     """
-    found = sparse_adam_state(opt_state)
+    ages = ages_of(opt_state)
     for path in moves:
-        if path not in found.ages:
-            raise ValueError(f"old_slots names {path}, which is no block-sparse leaf; those are {sorted(found.ages)}")
+        if path not in ages:
+            raise ValueError(f"old_slots names {path}, which is no block-sparse leaf; those are {sorted(ages)}")
 
-    def follow(path: str, array: jax.Array) -> jax.Array:
-        return moves[path](array) if path in moves else array
+    def follow(key_path: Any, leaf: jax.Array) -> jax.Array:
+        found = kept_for(key_path, ages)
+        if found is None or found[1] not in moves or leaf.shape[: ages[found[1]].ndim] != ages[found[1]].shape:
+            return leaf
+        holder, path = found
+        if holder not in SLOT_FIELDS:
+            raise ValueError(
+                f"the optimizer state keeps an array by the slots of {path} under {holder or 'no name'!r}, which remap "
+                f"cannot move; it moves {', '.join(sorted(SLOT_FIELDS))}"
+            )
+        return moves[path](leaf)
 
-    def follow_leaf(key_path: Any, leaf: jax.Array) -> jax.Array:
-        return follow(_join(key_path), leaf)
+    return jax.tree_util.tree_map_with_path(follow, opt_state)
 
-    remapped = found._replace(
-        mu=jax.tree_util.tree_map_with_path(follow_leaf, found.mu),
-        nu=jax.tree_util.tree_map_with_path(follow_leaf, found.nu),
-        ages={path: follow(path, age) for path, age in found.ages.items()},
-    )
-    replaced = jax.tree.map(lambda node: remapped if _is_state(node) else node, opt_state, is_leaf=_is_state)
-    average = averaged_weights(opt_state)
-    if average is None:
-        return replaced
-    return with_averaged_weights(replaced, jax.tree_util.tree_map_with_path(follow_leaf, average))
+
+def ages_of(opt_state: Any) -> dict[str, jax.Array]:
+    """The ages ``[..., n]`` of all block-sparse leaves by path, of every ``SparseAdamState`` inside.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = _states(opt_state)
+    if not found:
+        raise ValueError("the optimizer state contains 0 SparseAdamState instead of one")
+    return {path: jax.tree.leaves(age)[0] for state in found for path, age in state.ages.items()}
 
 
 def sparse_adam_state(opt_state: Any) -> SparseAdamState:
@@ -167,7 +186,7 @@ def sparse_adam_state(opt_state: Any) -> SparseAdamState:
     Raises:
       ValueError: there is none, or more than one.
     """
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(node)]
+    found = _states(opt_state)
     if len(found) != 1:
         raise ValueError(f"the optimizer state contains {len(found)} SparseAdamState instead of one")
     return found[0]
@@ -176,8 +195,7 @@ def sparse_adam_state(opt_state: Any) -> SparseAdamState:
 def _init(params: Any, densities: Any, moment_dtype: MomentDtype, without_blocks: Collection[str]) -> SparseAdamState:
     ages = {}
     for path, leaf, density in _with_densities(params, densities):
-        if not 0.0 < density <= 1.0:
-            raise ValueError(f"the density of {path} is {density}: must be in (0, 1]")
+        _check_density(path, density)
         if density < 1.0 and path not in without_blocks:
             if leaf.ndim < 3:
                 raise ValueError(f"{path} has shape {leaf.shape}: at density {density} it must be [..., n, bk, bn]")
@@ -190,6 +208,14 @@ def _init(params: Any, densities: Any, moment_dtype: MomentDtype, without_blocks
     return SparseAdamState(
         count=jnp.zeros((), jnp.int32), mu=jax.tree.map(zeros, params), nu=jax.tree.map(zeros, params), ages=ages
     )
+
+
+def _check_density(path: str, density: Any) -> None:
+    if isinstance(density, jax.core.Tracer):
+        raise ValueError(f"the density of {path} is traced: inject_hyperparams needs static_args='densities'")
+    number = isinstance(density, numbers.Real) or getattr(density, "ndim", None) == 0
+    if isinstance(density, bool) or not number or not 0.0 < float(density) <= 1.0:
+        raise ValueError(f"the density of {path} is {density}: must be in (0, 1]")
 
 
 def _update(
@@ -220,15 +246,11 @@ def _store(moment: jax.Array, dtype: Any, seed: int, count: jax.Array, number: i
 
 def _with_densities(tree: Any, densities: Any) -> list[tuple[str, jax.Array, float]]:
     """Path, leaf and density of every leaf of a tree of parameters or gradients."""
-    structure: Any = jax.tree.structure(tree)
-    if structure != jax.tree.structure(densities):
-        raise ValueError(f"densities {jax.tree.structure(densities)} do not fit {structure}")
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(_join(path), leaf, d) for (path, leaf), d in zip(leaves, jax.tree.leaves(densities), strict=True)]
+    return settings_at(tree, densities, "densities")
 
 
-def _join(key_path: Any) -> str:
-    return jax.tree_util.keystr(key_path, simple=True, separator="/")
+def _states(opt_state: Any) -> list[SparseAdamState]:
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(node)]
 
 
 def _is_state(node: Any) -> bool:

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax.optim.forms import at_least_float32
+from sparsejax.optim.paths import leaf_path
 
 
 class WeightAverageState(NamedTuple):
@@ -118,17 +119,18 @@ def started_at(average: Any, weights: Any, old_slots: Mapping[str, jax.Array]) -
 
     Args:
       average: already moved to the new slots.
-      weights: after the rewiring, the same structure.
+      weights: after the rewiring, the same leaves by path.
       old_slots: for the path of every rewired leaf ``[..., n]`` int32, -1 where the block was regrown.
     """
+    now = {leaf_path(key_path): leaf for key_path, leaf in jax.tree_util.tree_leaves_with_path(weights)}
 
-    def start(key_path: Any, mean: jax.Array, weight: jax.Array) -> jax.Array:
-        path = jax.tree_util.keystr(key_path, simple=True, separator="/")
+    def start(key_path: Any, mean: jax.Array) -> jax.Array:
+        path = leaf_path(key_path)
         if path not in old_slots:
             return mean
-        return jnp.where((old_slots[path] < 0)[..., None, None], weight.astype(mean.dtype), mean)
+        return jnp.where((old_slots[path] < 0)[..., None, None], now[path].astype(mean.dtype), mean)
 
-    return jax.tree_util.tree_map_with_path(start, average, weights)
+    return jax.tree_util.tree_map_with_path(start, average)
 
 
 def _is_state(node: Any) -> bool:

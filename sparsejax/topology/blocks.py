@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +42,19 @@ class BlockGrid:
     balance: Balance = "none"
 
     def __post_init__(self) -> None:
+        for name, pair in (("shape", self.shape), ("block", self.block)):
+            if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(_is_positive, pair)):
+                raise ValueError(f"{name}={pair!r}: must be two whole numbers of at least 1")
+        if not _is_positive(self.shards):
+            raise ValueError(f"shards={self.shards!r}: must be a whole number of at least 1")
+        for field, value, legal in (
+            ("shard_axis", self.shard_axis, get_args(ShardAxis)),
+            ("balance", self.balance, get_args(Balance)),
+        ):
+            if value not in legal:
+                raise ValueError(f"{field}={value!r}: not one of {', '.join(legal)}")
         for axis, (width, side) in enumerate(zip(self.shape, self.block, strict=True)):
-            if side < 1 or width % side:
+            if width % side:
                 raise ValueError(f"block={self.block}: {side} does not divide axis {axis} of shape {self.shape}")
         cut = self.rows if self.shard_axis == "rows" else self.columns
         if cut % self.shards:
@@ -94,6 +105,10 @@ class BlockGrid:
         """
         low, extra = divmod(count, self.share_columns)
         return np.array([low + (j < extra) for j in range(self.share_columns)], dtype=np.int64)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
 
 
 @jax.tree_util.register_dataclass
@@ -231,7 +246,12 @@ def gather_blocks(dense_KN: jax.Array, index: Index, grid: BlockGrid) -> jax.Arr
     """The blocks of a dense matrix at the active places, ``[n, bk, bn]``; exactly 0 in free slots.
 
     An out-of-range gather clamps by default and would read a real block for a free slot; ``mode="fill"`` does not.
+
+    Raises:
+      ValueError: the matrix does not have the grid's shape.
     """
+    if dense_KN.shape != grid.shape:
+        raise ValueError(f"a dense matrix of shape {dense_KN.shape}: the grid has {grid.shape}")
     if isinstance(index, FlatIndex):
         picked = dense_KN.reshape(-1).at[index.flat].get(mode="fill", fill_value=0)
         return picked.reshape(-1, 1, 1)
@@ -253,6 +273,8 @@ def index_from_mask(mask: np.ndarray, grid: BlockGrid, capacity: int) -> Index:
     """
     if mask.shape != (grid.rows, grid.columns):
         raise ValueError(f"mask of shape {mask.shape}: the grid has {(grid.rows, grid.columns)} blocks")
+    if capacity % grid.shards:
+        raise ValueError(f"capacity={capacity}: must be a multiple of shards={grid.shards}")
     axis = 0 if grid.shard_axis == "rows" else 1
     position = np.full((grid.shards, capacity // grid.shards), grid.cells_per_share, np.int32)
     for share, part in enumerate(np.split(mask, grid.shards, axis=axis)):

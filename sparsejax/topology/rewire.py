@@ -42,7 +42,14 @@ def drop_count(rate: float, grid: BlockGrid, active: int, regrow_dropped: bool) 
     ``min(round_half_even(rate * active), active - 1, places to grow into)``, with ``active`` the blocks of the
     share. Without ``regrow_dropped`` a share can grow only where it was inactive before, and a balanced column
     no more than its own inactive places.
+
+    Raises:
+      ValueError: a rate outside [0, 1], or a share that cannot have that many blocks.
     """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate={rate}: must be in [0, 1]")
+    if not 1 <= active <= grid.cells_per_share:
+        raise ValueError(f"active={active}: a share has 1 to {grid.cells_per_share} blocks")
     wanted = min(round(rate * active), active - 1)
     if regrow_dropped:
         return wanted
@@ -71,7 +78,19 @@ def rewire(
       grow_score: ``[S, m]``, high comes first; only inactive places are looked at.
       count: blocks to replace in each share, from ``drop_count``; may be traced.
       regrow_dropped: whether a place emptied by this rewiring may be grown again at once.
+
+    Raises:
+      ValueError: scores of another shape, or a count that is below 0 or above the blocks of a share.
     """
+    slots = positions_of(index, grid).shape
+    for name, score, shape in (
+        ("drop_score", drop_score, (slots[0] * slots[1],)),
+        ("grow_score", grow_score, (grid.shards, grid.cells_per_share)),
+    ):
+        if score.shape != shape:
+            raise ValueError(f"{name} has shape {score.shape}: must be {shape}")
+    if isinstance(count, int) and not 0 <= count <= slots[1]:
+        raise ValueError(f"count={count}: a share has {slots[1]} slots")
     everything = jnp.ones(drop_score.shape, bool)
     dropped = choose_drops(index, grid, drop_score, everything, count, regrow_dropped)
     return regrow(index, grid, dropped, grow_score, count, regrow_dropped)

@@ -115,7 +115,13 @@ def random(key: jax.Array, grid: BlockGrid) -> jax.Array:
 
 
 def by_share(score_RC: jax.Array, grid: BlockGrid) -> jax.Array:
-    """A score per place of the whole weight, ``[K / bk, N / bn]``, in the order of positions, ``[S, m]``."""
+    """A score per place of the whole weight, ``[K / bk, N / bn]``, in the order of positions, ``[S, m]``.
+
+    Raises:
+      ValueError: scores of another shape.
+    """
+    if score_RC.shape != (grid.rows, grid.columns):
+        raise ValueError(f"scores of shape {score_RC.shape}: the grid has {(grid.rows, grid.columns)} places")
     if grid.shard_axis == "rows":
         by_share_SrC = score_RC.reshape(grid.shards, grid.share_rows, grid.columns)
         return by_share_SrC.transpose(0, 2, 1).reshape(grid.shards, -1)

@@ -122,6 +122,22 @@ def test_layer_in_somebodys_own_model():
     assert np.any(np.asarray(up["values"]) != 0.0)
 
 
-def test_a_block_that_does_not_divide_is_an_error():
-    with pytest.raises(ValueError, match="does not divide"):
-        SparseLinear.create(16, 30, density=0.5, block=(4, 4), rngs=nnx.Rngs(0))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *[({"density": density}, "density=.*: must be in") for density in (25, 1.5, 0.0, -1.0, float("nan"))],
+        ({"density": "0.5"}, "density='0.5': must be of type float, not str"),
+        *[({"std": std}, "std=.*: must be in") for std in (0.0, -0.02, float("nan"), float("inf"))],
+        ({"block": (5, 4)}, r"block=\(5, 4\): 5 does not divide"),
+        ({"block": 4}, "block=4: must be two whole numbers of at least 1"),
+        ({"block": (0, 4)}, "block=.*: must be two whole numbers of at least 1"),
+        ({"out_features": 0}, r"shape=\(16, 0\): must be two whole numbers of at least 1"),
+        ({"compute_dtype": "int8"}, "compute_dtype=int8: must be floating point"),
+        ({"implementation": "auto"}, "implementation='auto': unknown"),
+        ({"implementation": "pallas_tpu@v5e"}, "implementation='pallas_tpu@v5e' does not support 16x32 in blocks of"),
+    ],
+)
+def test_arguments_that_cannot_be_are_one_line(changes, message):
+    arguments = {"in_features": 16, "out_features": 32, "density": 0.5, "block": (4, 4), "rngs": nnx.Rngs(0), **changes}
+    with pytest.raises(ValueError, match=f"^{message}"):
+        SparseLinear.create(arguments.pop("in_features"), arguments.pop("out_features"), **arguments)

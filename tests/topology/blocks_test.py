@@ -197,7 +197,14 @@ def test_unstructured_means_single_elements():
     ("arguments", "message"),
     [
         (((8, 10), (2, 4)), r"block=\(2, 4\): 4 does not divide axis 1 of shape \(8, 10\)"),
-        (((8, 8), (0, 4)), r"block=\(0, 4\): 0 does not divide axis 0"),
+        (((8, 8), (0, 4)), r"block=\(0, 4\): must be two whole numbers of at least 1"),
+        (((8, 8), 4), "block=4: must be two whole numbers"),
+        (((8, 8), (4, 4, 4)), r"block=\(4, 4, 4\): must be two whole numbers"),
+        (((8, 8), (2.0, 4)), r"block=\(2.0, 4\): must be two whole numbers"),
+        (((8, -8), (2, 4)), r"shape=\(8, -8\): must be two whole numbers"),
+        (((8, 8), (2, 2), 0), "shards=0: must be a whole number of at least 1"),
+        (((8, 8), (2, 2), 2, "column"), "shard_axis='column': not one of rows, columns"),
+        (((8, 8), (2, 2), 2, "columns", "row"), "balance='row': not one of none, column"),
         (((8, 8), (2, 2), 3), "shards=3: does not divide the 4 block columns"),
         (((8, 8), (2, 4), 4, "columns"), "shards=4: does not divide the 2 block columns"),
         (((4, 8), (4, 4), 2, "rows"), "shards=2: does not divide the 1 block rows"),
@@ -214,6 +221,8 @@ def test_an_impossible_mask_is_one_line():
     grid = BlockGrid((8, 8), (2, 2), 2)
     with pytest.raises(ValueError, match=r"mask of shape \(8, 8\): the grid has \(4, 4\) blocks"):
         index_from_mask(np.ones((8, 8), bool), grid, 16)
+    with pytest.raises(ValueError, match="capacity=5: must be a multiple of shards=2"):
+        index_from_mask(BY_COLUMNS, grid, 5)
     with pytest.raises(ValueError, match="share 0 holds 3 blocks, its capacity is 2"):
         index_from_mask(BY_COLUMNS, grid, 4)
 

@@ -18,6 +18,7 @@ import pytest
 
 from sparsejax.topology.blocks import BlockGrid, from_dense, index_from_mask, to_dense, validate
 from sparsejax.topology.rewire import apply, choose_drops, drop_count, regrow, rewire
+from sparsejax.topology.scores import by_share
 
 ACTIVE = """
 # . . #
@@ -233,3 +234,26 @@ def test_a_block_that_comes_back_at_once_names_its_former_slot():
     back = regrow(index, grid, gone, jnp.asarray(place), 1, True)
     np.testing.assert_array_equal(back.old_slot, [0, 1, -1, 3, 4, 5, 6, 7])
     np.testing.assert_array_equal(back.former_slot, np.arange(8))
+
+
+def test_arguments_that_cannot_be_are_one_line():
+    grid = BlockGrid((8, 8), (2, 2))
+    index = index_from_mask(np.eye(4, dtype=bool), grid, 4)
+    drop, grow = jnp.zeros(4), jnp.zeros((1, 16))
+    for arguments, message in (
+        ((drop[:3], grow, 1), r"drop_score has shape \(3,\): must be \(4,\)"),
+        ((drop, grow[0], 1), r"grow_score has shape \(16,\): must be \(1, 16\)"),
+        ((drop, grow, 5), "count=5: a share has 4 slots"),
+        ((drop, grow, -1), "count=-1: a share has 4 slots"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            rewire(index, grid, *arguments, regrow_dropped=False)
+    for rate in (-0.1, 1.1, 30, float("nan")):
+        with pytest.raises(ValueError, match=r"^rate=.*: must be in \[0, 1\]$"):
+            drop_count(rate, grid, 4, regrow_dropped=False)
+    with pytest.raises(ValueError, match=r"^active=17: a share has 1 to 16 blocks$"):
+        drop_count(0.1, grid, 17, regrow_dropped=False)
+    with pytest.raises(ValueError, match=r"^a dense matrix of shape \(4, 4\): the grid has \(8, 8\)$"):
+        from_dense(jnp.ones((4, 4)), index, grid)
+    with pytest.raises(ValueError, match=r"^scores of shape \(8, 8\): the grid has \(4, 4\) places$"):
+        by_share(jnp.ones((8, 8)), grid)
