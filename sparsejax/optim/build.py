@@ -121,7 +121,7 @@ def sparse_adam(
       decay_mask: bools by path, True where weight decay applies, or a function that makes them; None decays all.
       clip: largest global norm of the gradients; 0 leaves it out.
       b1: decay of the first moment; this and the following go to ``scale_by_sparse_adam``.
-      b2: decay of the second moment.
+      b2: of the second.
       eps: added to the root of the second moment.
       form: variant of the update, see ``forms.py``.
       density_exponent: p in the learning-rate scale d^-p.
@@ -129,15 +129,13 @@ def sparse_adam(
       moment_dtype: storage of the moments.
       rounding_seed: seed of the stochastic rounding of bfloat16 moments.
 
-    Returns:
-      An optax transformation whose state ``remap`` carries through a rewiring.
+    Returns an optax transformation whose state ``remap`` carries through a rewiring.
 
     Raises:
       ValueError: a number that a config would refuse; else as ``scale_by_sparse_adam``.
     """
-    if not callable(learning_rate):
-        check_hyperparameters(learning_rate=learning_rate)
-    check_hyperparameters(weight_decay=weight_decay, clip=clip)
+    rate = {} if callable(learning_rate) else {"learning_rate": learning_rate}
+    check_hyperparameters(**rate, weight_decay=weight_decay, clip=clip)
     adam = scale_by_sparse_adam(
         densities,
         b1=b1,

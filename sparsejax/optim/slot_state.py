@@ -43,9 +43,7 @@ def check_maps(ages: Mapping[str, jax.Array], old_slots: Mapping[str, jax.Array]
             raise ValueError(f"old_slots names {path}, which is no block-sparse leaf; those are {sorted(ages)}")
         shape, slots = ages[path].shape, ages[path].shape[-1]
         if jnp.shape(old_slot) != shape:
-            raise ValueError(
-                f"old_slots[{path}] has shape {jnp.shape(old_slot)}: must be {shape}, the slots of the leaf"
-            )
+            raise ValueError(f"old_slots[{path}] has shape {jnp.shape(old_slot)}: must be {shape}")
         if not jnp.issubdtype(jnp.result_type(old_slot), jnp.integer):
             raise ValueError(f"old_slots[{path}] has dtype {jnp.result_type(old_slot)}: must be integers")
         if isinstance(shards, bool) or not isinstance(shards, int) or shards < 1 or slots % shards:
