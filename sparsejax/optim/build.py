@@ -111,8 +111,7 @@ def sparse_adam(
     learning rate. The decay is decoupled: neither the density scale nor the ramp touches it. In the form
     ``"smet_code"`` it is coupled, added to the clipped gradient, as in the published code.
 
-    It works inside the wrappers of Optax and Flax: densities and the mask are found by path (``paths.py``). Under
-    ``optax.inject_hyperparams`` numbers are arrays, and functions and masks are named in its ``static_args``.
+    Densities and the mask are found by path (``paths.py``), so it works inside the wrappers of Optax and Flax.
 
     Args:
       learning_rate: a float or an optax schedule.
@@ -127,7 +126,7 @@ def sparse_adam(
       density_exponent: p in the learning-rate scale d^-p.
       ramp: updates over which a regrown block warms up.
       moment_dtype: storage of the moments.
-      rounding_seed: seed of the stochastic rounding of bfloat16 moments.
+      rounding_seed: of bfloat16 moments.
 
     Returns an optax transformation whose state ``remap`` carries through a rewiring.
 
