@@ -34,11 +34,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> JsonTokenizer:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
+    texts = list(texts)
+    # Every merge makes the text shorter, so more ids cannot come of it; the library sets room aside for all it is told.
+    most = _SMALLEST_VOCABULARY + sum(len(text.encode()) for text in texts)
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=min(vocab_size, most),
         special_tokens=[END_TOKEN],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -74,6 +77,7 @@ def open_bpe(directory: Path, corpus: SplitCorpus, vocab_size: int, notice: Noti
             raise ConfigError(f"{corpus.where}: the training split has no text to train a tokenizer on")
         train_bpe(texts, vocab_size).save(entry)
         (entry / _CHECKSUM_FILE).write_text(_checksum(entry))
+        corpus.check_unchanged()
 
     return open_or_build(directory / key[:32], _read, write, notice)
 
@@ -101,7 +105,7 @@ def training_sample(documents: Iterator[Document], limit: int) -> list[str]:
 
 
 def _read(entry: Path) -> JsonTokenizer:
-    if (entry / _CHECKSUM_FILE).read_text() != _checksum(entry):
+    if (entry / _CHECKSUM_FILE).read_bytes() != _checksum(entry).encode():
         raise CorruptEntryError("its checksum differs")
     try:
         return JsonTokenizer.load(entry, TokenizerMeta.read(entry))

@@ -7,6 +7,7 @@ that is used has been checked against the digest in the manifest: while it was c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -15,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsejax.config import ConfigError, DataConfig
-from sparsejax.data.cache import FileDigests, Notice, file_sha256, file_stamp
+from sparsejax.data.cache import FileDigests, Notice, file_stamp
 from sparsejax.data.paths import PathSetting
+from sparsejax.data.set_shards import read_content
 from sparsejax.data.sharded_ids import ShardedIds
+from sparsejax.data.shuffled_documents import id_dtype
 from sparsejax.data.splits import SPLITS, TRAIN
 from sparsejax.data.storage import PARALLEL_READS, StoredDirectory, first_line
 from sparsejax.data.token_files import TokenFile, TokenMeta
-from sparsejax.data.token_set import MANIFEST, TOKENIZER, Manifest, Shard
+from sparsejax.data.token_set import FIX, MANIFEST, TOKENIZER, TOKENIZER_FILES, Manifest, Shard
 from sparsejax.data.tokenizer import Tokenizer, fixed_tokenizer, load_tokenizer
-
-_FIX = "copy it again, or delete it and run 'sparsejax tokenize' again"
+from sparsejax.files.names import confined
 
 
 @dataclass(frozen=True)
@@ -60,26 +62,29 @@ def open_token_set(config: DataConfig, cache: Path, digests: FileDigests, notice
         if MANIFEST not in directory.sizes():
             raise where.error(f"is no finished token set, {MANIFEST} is not there; run 'sparsejax tokenize' to its end")
         content = directory.read(MANIFEST)
-        manifest = Manifest.from_json(content)
-    except (OSError, ValueError) as error:
-        raise _as_config_error(where, error) from error
+    except OSError as error:
+        raise where.error(first_line(error)) from error
+    name = f"{directory.location}/{MANIFEST}"
+    manifest = Manifest.from_json(content, name)
     needed = {split: _reached(manifest, split, config.unique_tokens) for split in SPLITS}
     shards = [shard for split in SPLITS for shard in needed[split]]
     try:
+        root = directory.local or cache / hashlib.sha256(content).hexdigest()[:32]
+        for shard in shards:
+            confined(root, shard.file, named_in=name)
         if directory.local is None:
-            root = cache / hashlib.sha256(content).hexdigest()[:32]
-            _copy(directory, root, shards, manifest, digests, notice)
-        else:
-            root = directory.local
+            _copy_tokenizer(directory, root, manifest)
+        tokenizer = _tokenizer(where, config, root, manifest)
+        check = _Check(where, root, manifest, tokenizer, digests, notice)
+        if directory.local is None:
+            _copy_shards(directory, root, shards, check, notice)
+        for shard in shards:
+            if problem := check.problem(shard):
+                raise where.error(f"{problem}; {FIX}")
     except OSError as error:
-        raise where.error(f"{first_line(error)}; {_FIX}") from error
-    _check(where, root, shards, manifest, digests, notice)
+        raise where.error(f"{first_line(error)}; {FIX}") from error
     files = {split: _open(root, manifest, split, needed[split]) for split in SPLITS}
-    return OpenSet(files, _tokenizer(where, config, root, manifest), manifest.data_digest)
-
-
-def _as_config_error(where: PathSetting, error: Exception) -> ConfigError:
-    return error if isinstance(error, ConfigError) else where.error(first_line(error))
+    return OpenSet(files, tokenizer, manifest.data_digest)
 
 
 def _reached(manifest: Manifest, split: str, unique_tokens: int) -> list[Shard]:
@@ -96,56 +101,84 @@ def _reached(manifest: Manifest, split: str, unique_tokens: int) -> list[Shard]:
     return needed
 
 
-def _copy(
-    directory: StoredDirectory,
-    target: Path,
-    shards: Sequence[Shard],
-    manifest: Manifest,
-    digests: FileDigests,
-    notice: Notice,
+def _copy_tokenizer(directory: StoredDirectory, target: Path, manifest: Manifest) -> None:
+    """Brings the set's tokenizer, unless a whole copy is there; raises ``OSError``."""
+    with contextlib.suppress(ConfigError):
+        load_tokenizer(target / TOKENIZER, manifest.tokenizer_digest)
+        return
+    copy, there = StoredDirectory(str(target)), directory.sizes()
+    for name in (f"{TOKENIZER}/{file}" for file in TOKENIZER_FILES):
+        if name in there:
+            copy.write(name, directory.read(name))
+
+
+def _copy_shards(
+    directory: StoredDirectory, target: Path, shards: Sequence[Shard], check: _Check, notice: Notice
 ) -> None:
-    """Brings the tokenizer and the shards that the copy of a set on this machine lacks; raises ``OSError``."""
+    """Brings the shards that the copy of a set on this machine lacks, or has damaged; raises ``OSError``."""
     copy = StoredDirectory(str(target))
-    have = copy.sizes()
-    names = [name for name in directory.sizes() if name.startswith(f"{TOKENIZER}/") and name not in have]
-    for name in names:
-        copy.write(name, directory.read(name))
-    todo = [shard for shard in shards if shard.file not in have]
+    have, todo = copy.sizes(), []
+    for shard in shards:
+        problem = check.problem(shard)
+        if problem and shard.file in have:
+            notice(f"{problem}: copying it again")
+        if problem:
+            todo.append(shard)
     if todo:
-        size = sum(shard.tokens for shard in todo) * manifest.itemsize
-        notice(f"copying {len(todo)} of {len(shards)} shards of {directory.location}, {size / 1e9:.3g} GB, to {target}")
+        size = check.bytes_of(todo) / 1e9
+        notice(f"copying {len(todo)} of {len(shards)} shards of {directory.location}, {size:.3g} GB, to {target}")
 
     def bring(shard: Shard) -> None:
         copy.copy_from(directory, shard.file, shard.sha256)
-        digests.written(target / shard.file, shard.sha256)
+        check.digests.written(target / shard.file, shard.sha256)
 
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         list(pool.map(bring, todo))
 
 
-def _check(
-    where: PathSetting, root: Path, shards: Sequence[Shard], manifest: Manifest, digests: FileDigests, notice: Notice
-) -> None:
-    """Raises ``ConfigError`` for a shard that is missing or is not what the manifest says."""
-    unchecked = True
+class _Check:
+    """Looks whether shards are what the manifest says; each is read once, and again when it has changed."""
 
-    def hashed(path: Path) -> str:
-        nonlocal unchecked
-        if unchecked:
-            size = sum(shard.tokens for shard in shards) * manifest.itemsize
-            notice(f"checking {len(shards)} shards in {root}, {size / 1e9:.3g} GB (once, then remembered)")
-        unchecked = False
-        return file_sha256(path)
+    def __init__(
+        self,
+        where: PathSetting,
+        root: Path,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        digests: FileDigests,
+        notice: Notice,
+    ) -> None:
+        self.digests = digests
+        self._where, self._root, self._manifest, self._tokenizer = where, root, manifest, tokenizer
+        self._notice = notice
+        self._said = False
 
-    for shard in shards:
-        path = root / shard.file
+    def bytes_of(self, shards: Sequence[Shard]) -> int:
+        """Their sizes."""
+        return sum(shard.tokens for shard in shards) * self._manifest.itemsize
+
+    def problem(self, shard: Shard) -> str:
+        """What is wrong with a shard, empty if nothing is; raises ``OSError``."""
+        path = self._root / shard.file
         if not path.is_file():
-            raise where.error(f"{shard.file} is missing in {root}; {_FIX}")
-        size, expected = path.stat().st_size, shard.tokens * manifest.itemsize
+            return f"{shard.file} is missing in {self._root}"
+        size, expected = path.stat().st_size, self.bytes_of([shard])
         if size != expected:
-            raise where.error(f"{shard.file} in {root} has {size} bytes instead of {expected}; {_FIX}")
-        if digests.remembered("sha256", [file_stamp(path)], functools.partial(hashed, path)) != shard.sha256:
-            raise where.error(f"the checksum of {shard.file} in {root} differs; {_FIX}")
+            return f"{shard.file} in {self._root} has {size} bytes instead of {expected}"
+        read = functools.partial(self._read, shard)
+        if self.digests.remembered("sha256", [file_stamp(path)], read) != shard.sha256:
+            return f"the checksum of {shard.file} in {self._root} differs"
+        return ""
+
+    def _read(self, shard: Shard) -> str:
+        if not self._said:
+            self._notice(f"checking the shards in {self._root} (once, then remembered)")
+        self._said = True
+        directory = StoredDirectory(str(self._root))
+        found = read_content(directory, shard.file, self._manifest.dtype, self._tokenizer.end_id)
+        if found.sha256 == shard.sha256 and found.largest >= self._tokenizer.vocab_size:
+            raise self._where.error(f"{shard.file} has the id {found.largest}, which the set's tokenizer lacks; {FIX}")
+        return found.sha256
 
 
 def _open(root: Path, manifest: Manifest, split: str, shards: Sequence[Shard]) -> TokenFile:
@@ -163,6 +196,8 @@ def _tokenizer(where: PathSetting, config: DataConfig, root: Path, manifest: Man
             f"{manifest.tokenizer}; set that"
         )
     tokenizer = load_tokenizer(root / TOKENIZER)
+    if manifest.dtype != id_dtype(tokenizer):
+        raise where.error(f"its ids are {manifest.dtype}, its tokenizer has {tokenizer.vocab_size}; {FIX}")
     digests = {tokenizer.digest}
     if config.tokenizer_path:
         digests.add(fixed_tokenizer(config.tokenizer, config.tokenizer_path).digest)

@@ -69,7 +69,7 @@ def open_corpus(config: DataConfig, notice: Notice) -> Corpus:
         tokenizer: Tokenizer = open_bpe(root / "tokenizers", corpus, config.vocab_size, notice)
     else:
         tokenizer = fixed_tokenizer(config.tokenizer, config.tokenizer_path)
-    files = open_token_files(root / "tokens", corpus, tokenizer, notice)
+    files = open_token_files(root / "tokens", corpus, tokenizer, digests, notice)
     return Corpus(files[TRAIN], files[VALIDATION], tokenizer, corpus.digest())
 
 

@@ -2,42 +2,57 @@
 
 Of a part and a split with documents there are ``pieces/<part>-<split>.ids``, the ids in order of the documents' keys,
 and ``.docs``, pairs of little-endian uint64 (order key, number of ids). ``pieces/<part>.json``, written last, tells how
-far the section of each shard reaches in both. A piece says all that a part contributes: shards are made from pieces
-alone, by whichever process, in whichever order.
+far the section of each shard reaches in both, and its digest. A piece says all that a part contributes: shards are
+made from pieces alone, by whichever process, in whichever order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
+from sparsejax.config import ConfigError
 from sparsejax.data.shuffled_documents import ShuffledDocuments, append_tokenised, id_dtype
-from sparsejax.data.splits import SplitCorpus
+from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION, SplitCorpus
 from sparsejax.data.storage import StoredDirectory
-from sparsejax.data.token_set import PIECES
+from sparsejax.data.token_set import PIECES, Count, Sha256
 from sparsejax.data.tokenizer import Tokenizer
+from sparsejax.files.json_records import decode_record
 
 _DOCUMENT_BYTES = 16
+_CHUNK = 1 << 22
+_AGAIN = "run the command again"
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """What a part contributes to one split, cut for N shards.
 
     Attributes:
       text_bytes: bytes of UTF-8 text.
       document_ends: ``[N]``; documents up to the end of each shard's section.
       token_ends: ``[N]``; ids up to there.
+      sha256: ``[N]``; of each section, its documents and then its ids; empty in pieces of before they were kept.
     """
 
-    text_bytes: int
-    document_ends: tuple[int, ...]
-    token_ends: tuple[int, ...]
+    text_bytes: Count
+    document_ends: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)]
+    token_ends: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)]
+    sha256: tuple[Sha256, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` for ends that are not in order, or not as many here as there."""
+        for ends in (self.document_ends, self.token_ends):
+            if len(ends) != len(self.document_ends) or list(ends) != sorted(ends):
+                raise ValueError("sections do not follow one another")
+        if self.sha256 and len(self.sha256) != len(self.document_ends):
+            raise ValueError("not one digest for each section")
 
     @property
     def documents(self) -> int:
@@ -50,8 +65,17 @@ class Piece:
         return self.token_ends[-1]
 
 
-@dataclass(frozen=True)
-class PartPieces:
+class SplitPieces(msgspec.Struct, frozen=True):
+    """What a part contributes to each split, by its name."""
+
+    train: Piece
+    validation: Piece
+
+    def __getitem__(self, split: str) -> Piece:
+        return {TRAIN: self.train, VALIDATION: self.validation}[split]
+
+
+class PartPieces(msgspec.Struct, frozen=True):
     """What is known of one part.
 
     Attributes:
@@ -60,7 +84,7 @@ class PartPieces:
     """
 
     digest: str
-    splits: dict[str, Piece]
+    splits: SplitPieces
 
 
 def write_pieces(
@@ -82,6 +106,7 @@ def write_pieces(
       scratch: an empty local directory with room for twice the ids of the part.
     """
     part, dtype = corpus.parts[number], id_dtype(tokenizer)
+    digest = part.source.part_digest(part.number)
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(ShuffledDocuments(scratch / f"{split}.scratch", dtype)) for split in shards
@@ -96,25 +121,33 @@ def write_pieces(
         ends = np.searchsorted(found.keys, _section_ends(shards[split]), side="left")
         tokens = np.concatenate([[0], np.cumsum(found.lengths)])
         document_ends = (*ends.tolist(), len(found.keys))
-        pieces[split] = Piece(found.text_bytes, document_ends, tuple(tokens[list(document_ends)].tolist()))
+        token_ends = tuple(tokens[list(document_ends)].tolist())
+        documents = np.stack([found.keys, found.lengths.astype(np.uint64)], axis=1).astype("<u8")
+        digests = _section_digests(documents, document_ends, ids, token_ends, np.dtype(dtype).itemsize)
+        pieces[split] = Piece(found.text_bytes, document_ends, token_ends, digests)
         if document_ends[-1]:
-            documents = np.stack([found.keys, found.lengths.astype(np.uint64)], axis=1).astype("<u8")
             directory.write(_name(number, f"-{split}.docs"), documents.tobytes())
             directory.write_file(_name(number, f"-{split}.ids"), ids)
         ids.unlink()
-    written = PartPieces(part.source.part_digest(part.number), pieces)
-    directory.write(_name(number, ".json"), json.dumps(asdict(written)).encode())
+    if part.source.part_digest(part.number) != digest:
+        raise ConfigError(f"{corpus.where}: the text changed while it was read; run the command again")
+    written = PartPieces(digest, SplitPieces(**pieces))
+    directory.write(_name(number, ".json"), json.dumps(msgspec.to_builtins(written)).encode())
     return written
 
 
-def read_pieces(directory: StoredDirectory, number: int) -> PartPieces:
-    """What is known of part ``number``, which has been written."""
-    fields = json.loads(directory.read(_name(number, ".json")))
-    splits = {
-        split: Piece(piece["text_bytes"], tuple(piece["document_ends"]), tuple(piece["token_ends"]))
-        for split, piece in fields["splits"].items()
-    }
-    return PartPieces(fields["digest"], splits)
+def read_pieces(directory: StoredDirectory, number: int, shards: Mapping[str, int]) -> PartPieces:
+    """What is known of part ``number``, which has been written for N shards of each split.
+
+    Raises:
+      ConfigError: it is damaged.
+    """
+    name, fix = _name(number, ".json"), f"delete it and {_AGAIN}"
+    where = f"{directory.location}/{name}"
+    found = decode_record(directory.read(name), PartPieces, name=where, fix=fix)
+    if any(len(found.splits[split].document_ends) != shards[split] for split in SPLITS):
+        raise ConfigError(f"{where}: is cut for another number of shards; {fix}")
+    return found
 
 
 def written_parts(sizes: Mapping[str, int], parts: int) -> list[int]:
@@ -127,18 +160,39 @@ def read_section(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One shard's section of a piece: ``[D, 2]`` uint64 keys and lengths, and its ids.
 
-    Raises ``OSError`` if the stored piece is shorter than it was.
+    Raises ``OSError`` if the stored piece is not what was written.
     """
     itemsize = np.dtype(dtype).itemsize
     sections = []
+    damaged = f"delete {_name(number, '.json')} and {_AGAIN}"
     for suffix, ends, size in (("docs", piece.document_ends, _DOCUMENT_BYTES), ("ids", piece.token_ends, itemsize)):
         start = ends[shard - 1] if shard else 0
         name, length = _name(number, f"-{split}.{suffix}"), (ends[shard] - start) * size
         content = directory.read_range(name, start * size, length) if length else b""
         if len(content) != length:
-            raise OSError(f"{name} is cut short; delete {_name(number, '.json')} and run the command again")
+            raise OSError(f"{name} is cut short; {damaged}")
         sections.append(content)
+    if piece.sha256 and hashlib.sha256(b"".join(sections)).hexdigest() != piece.sha256[shard]:
+        raise OSError(f"{name} or its .docs is not what was written; {damaged}")
     return np.frombuffer(sections[0], "<u8").reshape(-1, 2), np.frombuffer(sections[1], dtype)
+
+
+def _section_digests(
+    documents: np.ndarray, document_ends: Sequence[int], ids: Path, token_ends: Sequence[int], itemsize: int
+) -> tuple[str, ...]:
+    """sha256 of every section: its pairs, then its ids."""
+    found, first, start = [], 0, 0
+    with ids.open("rb") as file:
+        for last, end in zip(document_ends, token_ends, strict=True):
+            digest = hashlib.sha256(documents[first:last].tobytes())
+            left = (end - start) * itemsize
+            while left:
+                chunk = file.read(min(left, _CHUNK))
+                digest.update(chunk)
+                left -= len(chunk)
+            found.append(digest.hexdigest())
+            first, start = last, end
+    return tuple(found)
 
 
 def _section_ends(shards: int) -> np.ndarray:

@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from typing import BinaryIO, NamedTuple, cast
 
+import msgspec
 import numpy as np
 
 from sparsejax.data.set_pieces import PartPieces, read_section
 from sparsejax.data.storage import PARALLEL_READS, StoredDirectory
 from sparsejax.data.token_set import Shard, shard_name
+from sparsejax.files.json_records import decode_record
 
 
 def write_shard(
@@ -37,12 +39,14 @@ def write_shard(
     content = merged.tobytes()
     directory.write(name, content)
     shard = Shard(name, len(merged), len(order), hashlib.sha256(content).hexdigest())
-    directory.write(_description(name), json.dumps(asdict(shard)).encode())
+    directory.write(_description(name), json.dumps(msgspec.to_builtins(shard)).encode())
 
 
 def read_shard(directory: StoredDirectory, name: str) -> Shard:
-    """What is known of a shard that has been written."""
-    return Shard(**json.loads(directory.read(_description(name))))
+    """What is known of a shard that has been written; raises ``ConfigError`` if that is damaged."""
+    description = _description(name)
+    where = f"{directory.location}/{description}"
+    return decode_record(directory.read(description), Shard, name=where, fix="delete it and run the command again")
 
 
 def whole_shards(directory: StoredDirectory, names: Sequence[str], itemsize: int) -> set[str]:
@@ -52,6 +56,44 @@ def whole_shards(directory: StoredDirectory, names: Sequence[str], itemsize: int
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         shards = pool.map(lambda name: read_shard(directory, name), described)
         return {name for name, shard in zip(described, shards, strict=True) if sizes[name] == shard.tokens * itemsize}
+
+
+class ShardContent(NamedTuple):
+    """What the ids of a shard are.
+
+    Attributes:
+      sha256: of the file.
+      largest: the largest id, -1 of none.
+      ends: number of end ids.
+    """
+
+    sha256: str
+    largest: int
+    ends: int
+
+
+def read_content(directory: StoredDirectory, name: str, dtype: str, end_id: int) -> ShardContent:
+    """Reads a shard once, whole; raises ``OSError``."""
+    ids = _Ids(dtype, end_id)
+    sha256 = directory.copy_to(name, cast(BinaryIO, ids))
+    return ShardContent(sha256, ids.largest, ids.ends)
+
+
+class _Ids:
+    """A file to write to that keeps nothing of the ids but what ``ShardContent`` says."""
+
+    def __init__(self, dtype: str, end_id: int) -> None:
+        self._dtype, self._end_id = np.dtype(dtype), end_id
+        self._rest = b""
+        self.largest, self.ends = -1, 0
+
+    def write(self, content: bytes) -> None:
+        content = self._rest + content
+        whole = len(content) // self._dtype.itemsize * self._dtype.itemsize
+        self._rest = content[whole:]
+        ids = np.frombuffer(content[:whole], self._dtype)
+        self.largest = max(self.largest, int(ids.max(initial=0)))
+        self.ends += int((ids == self._end_id).sum())
 
 
 def _description(name: str) -> str:

@@ -10,12 +10,15 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from sparsejax.config import ConfigError
 from sparsejax.data.document import Document, address, order_key
 from sparsejax.data.tokenizer import Tokenizer
+
+IdType: TypeAlias = Literal["<u2", "<u4"]
 
 _BATCH_CHARACTERS = 2**20
 _BATCH_DOCUMENTS = 1024
@@ -100,14 +103,23 @@ class ShuffledDocuments:
 def append_tokenised(
     documents: Iterable[tuple[str, Document]], tokenizer: Tokenizer, writers: Mapping[str, ShuffledDocuments]
 ) -> None:
-    """Tokenises documents, many at a time, and appends each to the writer of its split."""
+    """Tokenises documents, many at a time, and appends each to the writer of its split.
+
+    Raises:
+      ConfigError: the tokenizer gives an id outside its vocabulary, which the files might have no room for.
+    """
     for batch in _batches(documents):
         ids = tokenizer.encode_documents([document.text for _, document in batch])
         for (split, document), document_ids in zip(batch, ids, strict=True):
+            if max(document_ids) >= tokenizer.vocab_size:
+                raise ConfigError(
+                    f"data.tokenizer: gives the id {max(document_ids)}, its vocabulary ends before "
+                    f"{tokenizer.vocab_size}; name another tokenizer"
+                )
             writers[split].append(document.text, document_ids)
 
 
-def id_dtype(tokenizer: Tokenizer) -> str:
+def id_dtype(tokenizer: Tokenizer) -> IdType:
     """The smallest of little-endian uint16 and uint32 that holds every id."""
     return "<u2" if tokenizer.vocab_size < 2**16 else "<u4"
 

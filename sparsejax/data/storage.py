@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sparsejax.data.cache import Stamp, file_stamp
+from sparsejax.files.durable import sync_path
 
 # A bucket answers in tens of milliseconds, however little is asked for: what reads many small things does it in as many
 # threads.
@@ -112,7 +113,7 @@ def _stamp(uri: str, info: Any, filesystem: Any) -> Stamp:
 
 
 class StoredDirectory:
-    """A directory on a disk or in a bucket, in which a file appears whole or not at all.
+    """A directory on a disk or in a bucket, in which a file appears whole or not at all, power cuts included.
 
     Every method but ``remove_folder`` raises ``OSError`` when the file or the store cannot be used.
     """
@@ -202,7 +203,11 @@ class StoredDirectory:
             with sink:
                 yield sink
             with self._named(name):
+                if self.local is not None:
+                    sync_path(Path(partial))
                 self._filesystem.move(partial, self._path(name))
+                if self.local is not None:
+                    sync_path((self.local / name).parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 self._filesystem.delete_file(partial)

@@ -10,29 +10,32 @@ An entry holds ``train.bin``, ``validation.bin`` (little-endian uint16, or uint3
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from sparsejax.config import ConfigError
-from sparsejax.data.cache import CorruptEntryError, Notice, file_sha256, open_or_build
+from sparsejax.data.cache import CorruptEntryError, FileDigests, Notice, file_sha256, open_or_build
 from sparsejax.data.sharded_ids import ShardedIds
-from sparsejax.data.shuffled_documents import ShuffledDocuments, append_tokenised, id_dtype
+from sparsejax.data.shuffled_documents import IdType, ShuffledDocuments, append_tokenised, id_dtype
 from sparsejax.data.splits import SPLITS, VALIDATION, SplitCorpus
+from sparsejax.data.token_set import Count, Sha256
 from sparsejax.data.tokenizer import Tokenizer
+from sparsejax.files.json_records import read_record
 
 _META_FILE = "meta.json"
 # Part of the name of an entry: raise it when the layout or the order of documents changes.
 _FORMAT = "tokens 2"
-# Opening an entry hashes files up to this size (about a second per GB); of larger ones it checks the length.
-_VERIFIED_BYTES = 4 * 2**30
+# Opening an entry hashes files up to this size (a second or so); larger ones once, and again when they have changed.
+_HASHED_BYTES = 2**30
 
 
-@dataclass(frozen=True)
-class TokenMeta:
+class TokenMeta(msgspec.Struct, frozen=True):
     """What is known of one token file.
 
     Attributes:
@@ -43,11 +46,16 @@ class TokenMeta:
       sha256: of the file.
     """
 
-    tokens: int
-    text_bytes: int
-    documents: int
-    dtype: str
-    sha256: str
+    tokens: Count
+    text_bytes: Count
+    documents: Count
+    dtype: IdType
+    sha256: Sha256
+
+
+class _Metas(msgspec.Struct, frozen=True):
+    train: TokenMeta
+    validation: TokenMeta
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class TokenFile:
 
 
 def open_token_files(
-    directory: Path, corpus: SplitCorpus, tokenizer: Tokenizer, notice: Notice
+    directory: Path, corpus: SplitCorpus, tokenizer: Tokenizer, digests: FileDigests, notice: Notice
 ) -> dict[str, TokenFile]:
     """The token file of each split by its name, built first if it is absent or corrupt.
 
@@ -85,6 +93,7 @@ def open_token_files(
       directory: where token files are cached.
       corpus: the documents.
       tokenizer: turns them into ids.
+      digests: remembers which large files have been checked.
       notice: told when a corpus is tokenised or a corrupt entry replaced.
 
     Raises:
@@ -95,24 +104,26 @@ def open_token_files(
     def write(entry: Path) -> None:
         notice(f"tokenising the corpus, {corpus.where} (once, then cached in {directory})")
         _write(entry, corpus, tokenizer)
+        corpus.check_unchanged()
 
-    return open_or_build(directory / key[:32], _read, write, notice)
+    return open_or_build(directory / key[:32], functools.partial(_read, digests), write, notice)
 
 
-def _read(entry: Path) -> dict[str, TokenFile]:
+def _read(digests: FileDigests, entry: Path) -> dict[str, TokenFile]:
     try:
-        fields = json.loads((entry / _META_FILE).read_text())
-        metas = {split: TokenMeta(**fields[split]) for split in SPLITS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptEntryError(f"{_META_FILE} cannot be read: {error}") from error
-    return {split: _open(entry / f"{split}.bin", metas[split], split) for split in SPLITS}
+        metas = read_record(entry / _META_FILE, _Metas, fix="")
+    except ConfigError as error:
+        raise CorruptEntryError(str(error)) from error
+    return {split: _open(entry / f"{split}.bin", getattr(metas, split), split, digests) for split in SPLITS}
 
 
-def _open(path: Path, meta: TokenMeta, split: str) -> TokenFile:
+def _open(path: Path, meta: TokenMeta, split: str, digests: FileDigests) -> TokenFile:
     size, expected = path.stat().st_size, meta.tokens * np.dtype(meta.dtype).itemsize
     if size != expected:
         raise CorruptEntryError(f"{path.name} has {size} bytes instead of {expected}")
-    if size <= _VERIFIED_BYTES and file_sha256(path) != meta.sha256:
+    if not size:
+        raise CorruptEntryError(f"{path.name} is empty")
+    if (file_sha256(path) if size <= _HASHED_BYTES else digests.digest(path)) != meta.sha256:
         raise CorruptEntryError(f"the checksum of {path.name} differs")
     return TokenFile(np.memmap(path, dtype=meta.dtype, mode="r"), meta, split)
 
@@ -128,11 +139,11 @@ def _write(entry: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
     for split in SPLITS:
         if not writers[split].documents:
             raise empty_split(split, corpus, {name: writer.documents for name, writer in writers.items()})
-    metas = {split: asdict(_shuffled(entry / f"{split}.bin", writers[split], dtype)) for split in SPLITS}
-    (entry / _META_FILE).write_text(json.dumps(metas, indent=1) + "\n")
+    metas = {split: _shuffled(entry / f"{split}.bin", writers[split], dtype) for split in SPLITS}
+    (entry / _META_FILE).write_text(json.dumps(msgspec.to_builtins(metas), indent=1) + "\n")
 
 
-def _shuffled(path: Path, writer: ShuffledDocuments, dtype: str) -> TokenMeta:
+def _shuffled(path: Path, writer: ShuffledDocuments, dtype: IdType) -> TokenMeta:
     found = writer.shuffle_into(path)
     return TokenMeta(found.tokens, found.text_bytes, len(found.keys), dtype, found.sha256)
 

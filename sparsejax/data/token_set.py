@@ -14,10 +14,15 @@ directory, on a disk or in a bucket, of
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+
+from sparsejax.config import ConfigError
+from sparsejax.data.shuffled_documents import IdType
+from sparsejax.files.json_records import decode_record
 
 FORMAT = "token set 1"
 MANIFEST = "manifest.json"
@@ -25,10 +30,16 @@ PLAN = "plan.json"
 PIECES = "pieces"
 SHARDS = "shards"
 TOKENIZER = "tokenizer"
+# What ``save`` of a tokenizer may write there.
+TOKENIZER_FILES = ("tokenizer_meta.json", "tokenizer.json", "tokenizer.model")
+FIX = "copy it again, or delete it and run 'sparsejax tokenize' again"
+
+# Ids and bytes of a file are counted in int64.
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**60)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(msgspec.Struct, frozen=True):
     """One shard.
 
     Attributes:
@@ -39,13 +50,12 @@ class Shard:
     """
 
     file: str
-    tokens: int
-    documents: int
-    sha256: str
+    tokens: Count
+    documents: Count
+    sha256: Sha256
 
 
-@dataclass(frozen=True)
-class SetSplit:
+class SetSplit(msgspec.Struct, frozen=True):
     """One split of a set.
 
     Attributes:
@@ -55,14 +65,23 @@ class SetSplit:
       shards: in order; a shard may be empty.
     """
 
-    tokens: int
-    text_bytes: int
-    documents: int
+    tokens: Count
+    text_bytes: Count
+    documents: Count
     shards: tuple[Shard, ...]
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Splits(msgspec.Struct, frozen=True):
+    """The splits of a set, each by its name."""
+
+    train: SetSplit
+    validation: SetSplit
+
+    def __getitem__(self, split: str) -> SetSplit:
+        return {"train": self.train, "validation": self.validation}[split]
+
+
+class Manifest(msgspec.Struct, frozen=True):
     """What a finished set says of itself.
 
     Attributes:
@@ -72,14 +91,16 @@ class Manifest:
       tokenizer_digest: digest of the tokenizer.
       dtype: ``<u2`` or ``<u4``.
       splits: by name.
+      part_digests: of the parts of the corpus, in order; empty in sets of before they were kept.
     """
 
     format: str
     data_digest: str
     tokenizer: str
     tokenizer_digest: str
-    dtype: str
-    splits: dict[str, SetSplit]
+    dtype: IdType
+    splits: Splits
+    part_digests: tuple[str, ...] = ()
 
     @property
     def itemsize(self) -> int:
@@ -88,27 +109,31 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The content of ``manifest.json``."""
-        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+        return json_bytes(self)
 
     @classmethod
-    def from_json(cls, content: bytes) -> Manifest:
-        """Reads it back; raises ``ValueError`` if it is not a manifest of this format."""
-        try:
-            fields = json.loads(content)
-            splits = {name: _split(fields_of_split) for name, fields_of_split in fields.pop("splits").items()}
-            manifest = cls(splits=splits, **fields)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{MANIFEST} cannot be read: {error}") from error
-        if manifest.format != FORMAT:
-            raise ValueError(f"{MANIFEST} is of format {manifest.format!r}, not {FORMAT!r}")
+    def from_json(cls, content: bytes, name: object = MANIFEST) -> Manifest:
+        """Reads it back; raises ``ConfigError`` if it is not a manifest of this format, or says what cannot be."""
+        found = decode_record(content, dict[str, Any], name=name, fix=FIX)
+        if found.get("format") != FORMAT:
+            raise ConfigError(f"{name}: is not of format {FORMAT!r}; {FIX}")
+        manifest = decode_record(content, cls, name=name, fix=FIX)
+        for split in (manifest.splits.train, manifest.splits.validation):
+            _check_sum(name, "tokens", split.tokens, [shard.tokens for shard in split.shards])
+            _check_sum(name, "documents", split.documents, [shard.documents for shard in split.shards])
         return manifest
+
+
+def json_bytes(record: msgspec.Struct) -> bytes:
+    """A record as the content of a JSON file that people may read."""
+    return json.dumps(msgspec.to_builtins(record), indent=1).encode() + b"\n"
+
+
+def _check_sum(name: object, what: str, total: int, parts: Sequence[int]) -> None:
+    if not total or total != sum(parts):
+        raise ConfigError(f"{name}: a split has {total} {what}, its shards {sum(parts)}; {FIX}")
 
 
 def shard_name(split: str, number: int, shards: int) -> str:
     """Name of a shard in its set."""
     return f"{SHARDS}/{split}-{number:05d}-of-{shards:05d}.bin"
-
-
-def _split(fields: dict[str, Any]) -> SetSplit:
-    shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
-    return SetSplit(shards=shards, **fields)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,14 @@ from sparsejax.data.shuffled_documents import id_dtype
 from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION, SplitCorpus, split_corpus
 from sparsejax.data.storage import PARALLEL_READS, StoredDirectory, first_line
 from sparsejax.data.token_files import empty_split
-from sparsejax.data.token_set import FORMAT, MANIFEST, PIECES, PLAN, TOKENIZER, Manifest, SetSplit, shard_name
+from sparsejax.data.token_set import FORMAT, MANIFEST, PIECES, PLAN, TOKENIZER, Manifest, SetSplit, Splits, shard_name
 from sparsejax.data.tokenizer import Tokenizer, fixed_tokenizer
+from sparsejax.files.json_records import decode_record
 
+_DAMAGED = "delete the directory and run the command again"
 _POLL_SECONDS = 5.0
+# Their names have five digits.
+_MOST_SHARDS = 99_999
 
 
 class Outcome(Enum):
@@ -65,11 +70,13 @@ def tokenise(
     Raises:
       ConfigError: bad settings, unreadable text, an unusable directory, or one that holds another set.
     """
-    if shards < 1 or not 0 <= process_id < num_processes or wait < 0:
+    if not 1 <= shards <= _MOST_SHARDS or not 0 <= process_id < num_processes or not wait >= 0:
         raise ConfigError(
             f"--shards={shards} --process_id={process_id} --num_processes={num_processes} --wait={wait:g}: shards are "
-            "at least 1, processes count from 0, seconds are at least 0"
+            f"at least 1 and at most {_MOST_SHARDS}, processes count from 0, seconds are at least 0"
         )
+    if not location:
+        raise ConfigError("--out is empty: name the directory of the token set")
     if config.source == "tokens" or config.tokenizer == "bpe":
         wrong = "data.source=tokens" if config.source == "tokens" else "data.tokenizer=bpe"
         raise ConfigError(f"{wrong}: tokenize needs text, and a tokenizer that is there before it: a file, or byte")
@@ -106,6 +113,7 @@ class _Job:
     def run(self, process_id: int, num_processes: int, wait: float) -> Outcome:
         """All phases; see the module."""
         self._agree_on_plan()
+        self._check_same_text(range(process_id, len(self.parts), num_processes))
         if self._finished():
             self.notice(f"{self.directory.location} is finished: nothing to do")
             return Outcome.FINISHED
@@ -135,13 +143,47 @@ class _Job:
         }
         if PLAN not in self.directory.sizes():
             self.directory.write(PLAN, json.dumps(plan, indent=1).encode() + b"\n")
-        found = json.loads(self.directory.read(PLAN))
+        found = decode_record(self.directory.read(PLAN), dict[str, Any], name=self._where(PLAN), fix=_DAMAGED)
         different = [key for key in plan if key not in found or found[key] != plan[key]]
         if different:
             raise ConfigError(
                 f"--out={self.directory.location}: holds a token set with other {', '.join(different)}; "
                 "name another directory, or delete this one"
             )
+
+    def _check_same_text(self, mine: Sequence[int]) -> None:
+        """Refuses a set that was made of other text, though its files have the names and sizes of these.
+
+        Each process looks at its own parts, so that all together read the corpus once at most; what has not changed
+        since this machine read it is not read again.
+        """
+        sizes = self.directory.sizes()
+        if MANIFEST in sizes:
+            manifest = Manifest.from_json(self.directory.read(MANIFEST), self._where(MANIFEST))
+            known = dict(enumerate(manifest.part_digests))
+            # Sets once kept one digest of all.
+            other = not known and manifest.data_digest != self.corpus.digest()
+        else:
+            written = set(written_parts(sizes, len(self.parts)))
+            known = {part: self._pieces(part).digest for part in mine if part in written}
+            other = False
+        changed = [part for part in mine if part in known and self._digest(part) != known[part]]
+        if other or changed:
+            named = ", ".join(self.parts[part].source.part_name(self.parts[part].number) for part in changed[:3])
+            raise ConfigError(
+                f"--out={self.directory.location}: holds a token set of another text{f' ({named})' if named else ''}; "
+                "name another directory, or delete this one"
+            )
+
+    def _digest(self, part: int) -> str:
+        found = self.parts[part]
+        return found.source.part_digest(found.number)
+
+    def _pieces(self, part: int) -> PartPieces:
+        return read_pieces(self.directory, part, self.shards)
+
+    def _where(self, name: str) -> str:
+        return f"{self.directory.location}/{name}"
 
     def _write_pieces(self, mine: Sequence[int]) -> None:
         """Tokenises those of the parts ``mine`` that are not written yet."""
@@ -154,8 +196,8 @@ class _Job:
         for part in todo:
             with tempfile.TemporaryDirectory(prefix="sparsejax-") as scratch:
                 found = write_pieces(self.directory, self.corpus, part, self.tokenizer, self.shards, Path(scratch))
-            tokens = sum(piece.tokens for piece in found.splits.values())
-            text_bytes = sum(piece.text_bytes for piece in found.splits.values())
+            tokens = sum(found.splits[split].tokens for split in SPLITS)
+            text_bytes = sum(found.splits[split].text_bytes for split in SPLITS)
             progress.done(part, tokens, tokens * np.dtype(self.dtype).itemsize, text_bytes)
 
     def _all_pieces(self, num_processes: int, wait: float) -> bool:
@@ -182,7 +224,7 @@ class _Job:
         if self._finished():
             return Outcome.FINISHED
         with ThreadPoolExecutor(PARALLEL_READS) as pool:
-            pieces = list(pool.map(lambda part: read_pieces(self.directory, part), range(len(self.parts))))
+            pieces = list(pool.map(self._pieces, range(len(self.parts))))
         documents = {split: sum(part.splits[split].documents for part in pieces) for split in SPLITS}
         for split in SPLITS:
             if not documents[split]:
@@ -212,8 +254,11 @@ class _Job:
             text_bytes = sum(part.splits[split].text_bytes for part in pieces)
             tokens, documents = sum(shard.tokens for shard in shards), sum(shard.documents for shard in shards)
             splits[split] = SetSplit(tokens, text_bytes, documents, shards)
-        digest = self.corpus.combined_digest([part.digest for part in pieces])
-        manifest = Manifest(FORMAT, digest, self.kind, self.tokenizer.digest, self.dtype, splits)
+        parts = tuple(part.digest for part in pieces)
+        digest = self.corpus.combined_digest(parts)
+        manifest = Manifest(
+            FORMAT, digest, self.kind, self.tokenizer.digest, self.dtype, Splits(**splits), part_digests=parts
+        )
         self.directory.write(MANIFEST, manifest.to_json())
         self.directory.remove_folder(PIECES)
         counts = ", ".join(f"{splits[split].tokens:,} {split} tokens" for split in SPLITS)

@@ -36,6 +36,10 @@ def test_two_processes_one_after_the_other(flags: list[str], capsys: pytest.Capt
     ("more", "message"),
     [
         (["--shards=0"], "shards are at least 1"),
+        (["--shards=1000000000000"], "shards are at least 1 and at most 99999"),
+        (["--wait=nan"], "seconds are at least 0"),
+        (["--out="], "--out is empty: name the directory"),
+        (["--verify"], "--config: --verify takes --out alone"),
         (["--process_id=1"], "processes count from 0"),
         (["--config.data.path=/nowhere/*"], "data.path=/nowhere/*: no file matches"),
         (["--config.data.tokenizer=bpe"], "data.tokenizer=bpe: tokenize needs text, and a tokenizer"),
@@ -49,6 +53,20 @@ def test_bad_input_is_one_line(
     assert main(["tokenize", *flags, *more]) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.startswith("sparsejax: ") and printed.count("\n") == 1
+
+
+def test_a_set_is_verified_without_its_config(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"--out={tmp_path}/set"
+    assert main(["tokenize", "--verify", out]) == 2
+    assert "is no finished token set" in capsys.readouterr().err
+    assert main(["tokenize", *flags, "--shards=2"]) == 0
+    capsys.readouterr()
+    assert main(["tokenize", "--verify", out]) == 0
+    assert "is what its manifest says: 3 shards, and their tokenizer" in capsys.readouterr().err
+    assert main(["tokenize", out]) == 2
+    assert "required: --config" in capsys.readouterr().err
 
 
 def test_settings_of_a_set_that_contradict(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,15 @@
 """Token sets in training: the same batches as from text, here or from a bucket, and nothing damaged gets through."""
 
 import dataclasses
+import functools
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -94,7 +97,7 @@ def test_a_set_trains_as_its_text_does(
         for split in ("train", "validation"):
             ours, theirs = getattr(found, split), getattr(text, split)
             np.testing.assert_array_equal(ours.ids[:], theirs.ids)
-            assert dataclasses.replace(ours.meta, sha256="") == dataclasses.replace(theirs.meta, sha256="")
+            assert msgspec.structs.replace(ours.meta, sha256="") == msgspec.structs.replace(theirs.meta, sha256="")
             assert ours.bytes_per_token == theirs.bytes_per_token
         ours, theirs = batches(found), batches(text)
         assert ours.steps == theirs.steps > 10
@@ -129,8 +132,8 @@ def test_shards_here_are_digested_once(
 ) -> None:
     said: list[str] = []
     opened(written, written[1], tmp_path, said.append)
-    assert len(said) == 1 and said[0].startswith(f"checking {SHARDS + 1} shards")
-    monkeypatch.setattr("sparsejax.data.open_set.file_sha256", NEVER)
+    assert len(said) == 1 and said[0].startswith("checking the shards in ")
+    monkeypatch.setattr("sparsejax.data.open_set.read_content", NEVER)
     opened(written, written[1], tmp_path, NEVER)
 
 
@@ -147,8 +150,12 @@ DAMAGE = {
     "gone": (SHARD, Path.unlink, "is missing"),
     "validation": ("shards/validation-00000-of-00001.bin", _flip, "the checksum of shards/validation"),
     "no manifest": ("manifest.json", Path.unlink, "is no finished token set, manifest.json is not there"),
-    "half a manifest": ("manifest.json", lambda path: os.truncate(path, 99), "manifest.json cannot be read"),
-    "another format": ("manifest.json", lambda path: path.write_text('{"splits": {}, "format": 0}'), "cannot be read"),
+    "half a manifest": ("manifest.json", lambda path: os.truncate(path, 99), "manifest.json: is not JSON"),
+    "another format": (
+        "manifest.json",
+        lambda path: path.write_text('{"format": 0}'),
+        "is not of format 'token set 1'",
+    ),
     "no tokenizer": ("tokenizer/tokenizer.model", Path.unlink, "holds no usable tokenizer"),
     "another tokenizer": ("tokenizer/tokenizer.model", _flip, "tokenizer"),
 }
@@ -178,12 +185,108 @@ def test_a_damaged_bucket_is_one_line_and_leaves_no_copy(
     assert not list((tmp_path / "cache").rglob(f"*{Path(SHARD).name}*"))
 
 
-def test_the_copy_is_checked_too(written: tuple[DataConfig, Path], bucket: StoredDirectory, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [SHARD, "tokenizer/tokenizer.model", "tokenizer/tokenizer_meta.json"])
+@pytest.mark.parametrize("damage", [lambda path: _flip(path), Path.unlink, lambda path: os.truncate(path, 3)])
+def test_a_damaged_copy_is_made_anew(
+    name: str,
+    damage: Callable[[Path], None],
+    written: tuple[DataConfig, Path],
+    bucket: StoredDirectory,
+    tmp_path: Path,
+) -> None:
     opened(written, bucket.location, tmp_path / "cache", [].append)
-    (shard,) = (tmp_path / "cache").rglob(Path(SHARD).name)
-    _flip(shard)
-    with pytest.raises(ConfigError, match="checksum"):
-        opened(written, bucket.location, tmp_path / "cache", [].append)
+    (copy,) = (tmp_path / "cache/sets").iterdir()
+    damage(copy / name)
+    said: list[str] = []
+    found = opened(written, bucket.location, tmp_path / "cache", said.append)
+    assert (copy / name).read_bytes() == (written[1] / name).read_bytes()
+    assert found.train.ids[:].tolist() == opened(written, written[1], tmp_path, [].append).train.ids[:].tolist()
+    assert any("copying" in line for line in said) == (name == SHARD)
+
+
+def _hostile(change: Callable[[dict], object], copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    changed = change(manifest)
+    (copy / "manifest.json").write_text(json.dumps(manifest if changed is None else changed))
+
+
+def _put(*path: str | int, value: object) -> Callable[[dict], None]:
+    """Put a value at a place of the manifest."""
+
+    def change(manifest: dict) -> None:
+        for key in path[:-1]:
+            manifest = manifest[key]
+        manifest[path[-1]] = value
+
+    return change
+
+
+def _deep(copy: Path) -> None:
+    (copy / "manifest.json").write_text('{"format": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
+FIRST = ("splits", "train", "shards", 0)
+HOSTILE = {
+    **{
+        name: functools.partial(_hostile, _put(*FIRST, "file", value=name))
+        for name in ("../../x.bin", "/tmp/x.bin", "..", "", "a\\..\\b", "shards/../../x", "x\n", "C:x")
+    },
+    **{
+        f"dtype {value!r}": functools.partial(_hostile, _put("dtype", value=value))
+        for value in ("nonsense", "<f4", "O", 3, None, "<u4")
+    },
+    "a list": functools.partial(_hostile, lambda manifest: [manifest]),
+    "a number": functools.partial(_hostile, lambda manifest: 3),
+    "no validation": functools.partial(_hostile, lambda manifest: {**manifest, "splits": {"train": {}}}),
+    "a number for a file": functools.partial(_hostile, _put(*FIRST, "file", value=3)),
+    "a negative count": functools.partial(_hostile, _put(*FIRST, "tokens", value=-1)),
+    "another count": functools.partial(_hostile, _put("splits", "train", "tokens", value=7)),
+    "a huge count": functools.partial(_hostile, _put(*FIRST, "tokens", value=10**30)),
+    "half a count": functools.partial(_hostile, _put(*FIRST, "documents", value=0.5)),
+    "no digest": functools.partial(_hostile, _put(*FIRST, "sha256", value="../x")),
+    "no shards": functools.partial(_hostile, _put("splits", "train", "shards", value=[])),
+    "another digest of the tokenizer": functools.partial(_hostile, _put("tokenizer_digest", value="0" * 64)),
+    "nested deep": _deep,
+    "a byte": lambda copy: (copy / "manifest.json").write_bytes(b"\xff"),
+    "empty": lambda copy: (copy / "manifest.json").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_metadata_is_one_line_and_writes_nothing_outside(
+    case: str, there: bool, written: tuple[DataConfig, Path], copy: Path, tmp_path: Path
+) -> None:
+    HOSTILE[case](copy)
+    place: Path | str = copy
+    if there:
+        bucket = StoredDirectory(new_bucket())
+        for path in copy.rglob("*.*"):
+            bucket.write_file(path.relative_to(copy).as_posix(), path)
+        place = bucket.location
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError) as error:
+        opened(written, place, tmp_path / "cache", [].append)
+    assert "\n" not in str(error.value)
+    assert all(path.is_relative_to(tmp_path / "cache") for path in set(tmp_path.rglob("*")) - before)
+
+
+def test_ids_that_the_vocabulary_lacks_are_refused(
+    written: tuple[DataConfig, Path], copy: Path, tmp_path: Path
+) -> None:
+    shard = copy / SHARD
+    ids = np.fromfile(shard, "<u2")
+    ids[0] = 60_000
+    ids.tofile(shard)
+    digest = hashlib.sha256(shard.read_bytes()).hexdigest()
+    _hostile(_put("splits", "train", "shards", 3, "sha256", value=digest), copy)
+    with pytest.raises(ConfigError, match=f"{SHARD} has the id 60000, which the set's tokenizer lacks"):
+        opened(written, copy, tmp_path / "cache", [].append)
+
+
+def test_a_set_of_before_its_parts_had_digests(written: tuple[DataConfig, Path], copy: Path, tmp_path: Path) -> None:
+    _hostile(lambda manifest: {key: manifest[key] for key in manifest if key != "part_digests"}, copy)
+    assert opened(written, copy, tmp_path, [].append).data_digest
 
 
 def test_another_tokenizer_is_refused(

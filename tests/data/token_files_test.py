@@ -28,8 +28,9 @@ class WideTokenizer(ByteTokenizer):
 def built(
     config: DataConfig, directory: Path, said: list[str], tokenizer: Tokenizer | None = None
 ) -> dict[str, TokenFile]:
-    corpus = split_corpus(config, FileDigests(directory / "digests"))
-    return open_token_files(directory / "tokens", corpus, tokenizer or ByteTokenizer(), said.append)
+    digests = FileDigests(directory / "digests")
+    corpus = split_corpus(config, digests)
+    return open_token_files(directory / "tokens", corpus, tokenizer or ByteTokenizer(), digests, said.append)
 
 
 def documents_of(file: TokenFile) -> list[str]:
@@ -104,9 +105,17 @@ DAMAGE = {
     "one bit": ("train.bin", _flip, "the checksum of train.bin differs"),
     "cut short": ("validation.bin", lambda path: os.truncate(path, path.stat().st_size - 1), "bytes instead of"),
     "gone": ("train.bin", Path.unlink, "No such file"),
-    "no meta": ("meta.json", Path.unlink, "No such file"),
-    "half a meta": ("meta.json", lambda path: os.truncate(path, 40), "meta.json cannot be read"),
-    "an empty meta": ("meta.json", lambda path: path.write_text("{}"), "meta.json cannot be read"),
+    "emptied": ("validation.bin", lambda path: os.truncate(path, 0), "has 0 bytes instead of"),
+    "no meta": ("meta.json", Path.unlink, "there is no such file"),
+    "half a meta": ("meta.json", lambda path: os.truncate(path, 40), "meta.json: is not JSON"),
+    "an empty meta": ("meta.json", lambda path: path.write_text("{}"), "meta.json: holds another value"),
+    "a meta that is no text": ("meta.json", lambda path: path.write_bytes(b"\xff"), "meta.json: is not UTF-8"),
+    "a deep meta": ("meta.json", lambda path: path.write_text("[" * 100_000), "meta.json: "),
+    "another type": (
+        "meta.json",
+        lambda path: path.write_text(path.read_text().replace("<u2", "O")),
+        "meta.json: holds another value",
+    ),
 }
 
 
@@ -135,8 +144,9 @@ from sparsejax.data.tokenizer import ByteTokenizer
 root = Path({str(tmp_path)!r}, "cache")
 print("ready", flush=True)
 input()
-source = make_source("jsonl", PathSetting("data.path", {str(text_corpus)!r}), "text", FileDigests(root / "digests"))
-files = open_token_files(root / "tokens", SplitCorpus(source, None, 0.2, ""), ByteTokenizer(), print)
+digests = FileDigests(root / "digests")
+source = make_source("jsonl", PathSetting("data.path", {str(text_corpus)!r}), "text", digests)
+files = open_token_files(root / "tokens", SplitCorpus(source, None, 0.2, ""), ByteTokenizer(), digests, print)
 print(files["train"].meta.sha256)
 """
     command = [sys.executable, "-c", program]

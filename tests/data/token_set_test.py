@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsejax.config import DataConfig
+from sparsejax.config import ConfigError, DataConfig
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.document import order_key
 from sparsejax.data.set_pieces import PartPieces, read_pieces, read_section, write_pieces
 from sparsejax.data.splits import TRAIN, VALIDATION, split_corpus
 from sparsejax.data.storage import StoredDirectory
-from sparsejax.data.token_set import FORMAT, Manifest, SetSplit, Shard, shard_name
+from sparsejax.data.token_set import FORMAT, Manifest, SetSplit, Shard, Splits, shard_name
 from sparsejax.data.tokenizer import ByteTokenizer
 from tests.data.conftest import texts
 
@@ -21,22 +21,12 @@ SHARDS = 7
 
 
 def test_a_manifest_comes_back() -> None:
-    shards = (Shard(shard_name(TRAIN, 0, 2), 5, 1, "a"), Shard(shard_name(TRAIN, 1, 2), 0, 0, "b"))
-    manifest = Manifest(FORMAT, "data", "byte", "tokenizer", "<u4", {TRAIN: SetSplit(5, 20, 1, shards)})
+    digest = "0123456789abcdef" * 4
+    shards = (Shard(shard_name(TRAIN, 0, 2), 5, 1, digest), Shard(shard_name(TRAIN, 1, 2), 0, 0, digest))
+    split = SetSplit(5, 20, 1, shards)
+    manifest = Manifest(FORMAT, "data", "byte", "tokenizer", "<u4", Splits(split, split), ("a", "b"))
     assert Manifest.from_json(manifest.to_json()) == manifest and manifest.itemsize == 4
     assert shards[1].file == "shards/train-00001-of-00002.bin"
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"splits": {"train": {}}}', b'{"splits": {}, "more": 1}'])
-def test_what_is_no_manifest_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^manifest.json cannot be read: [^\n]+$"):
-        Manifest.from_json(content)
-
-
-def test_a_manifest_of_another_format_is_named() -> None:
-    content = json.loads(Manifest(FORMAT, "", "byte", "", "<u2", {}).to_json()) | {"format": "token set 9"}
-    with pytest.raises(ValueError, match=r"manifest.json is of format 'token set 9', not 'token set 1'"):
-        Manifest.from_json(json.dumps(content).encode())
 
 
 @pytest.fixture
@@ -55,7 +45,7 @@ def pieces(data_config: Callable[..., DataConfig], tmp_path: Path) -> tuple[Stor
 
 def test_a_document_is_in_the_section_its_key_says(pieces: tuple[StoredDirectory, PartPieces]) -> None:
     directory, found = pieces
-    assert read_pieces(directory, 0) == found
+    assert read_pieces(directory, 0, {TRAIN: SHARDS, VALIDATION: 1}) == found
     piece = found.splits[TRAIN]
     keys = {order_key(place): text for place, text in enumerate(texts(120))}
     assert piece.documents == 120 and piece.text_bytes == sum(len(text.encode()) for text in texts(120))
@@ -84,3 +74,29 @@ def test_a_short_piece_is_an_error(pieces: tuple[StoredDirectory, PartPieces]) -
     directory.write("pieces/00000-train.ids", directory.read("pieces/00000-train.ids")[:-2])
     with pytest.raises(OSError, match=r"pieces/00000-train.ids is cut short; delete pieces/00000.json and run"):
         read_section(directory, 0, TRAIN, found.splits[TRAIN], SHARDS - 1, "<u2")
+
+
+@pytest.mark.parametrize("suffix", ["-train.ids", "-train.docs"])
+def test_a_bit_of_a_piece_is_an_error(suffix: str, pieces: tuple[StoredDirectory, PartPieces]) -> None:
+    directory, found = pieces
+    content = bytearray(directory.read(f"pieces/00000{suffix}"))
+    content[1] ^= 1
+    directory.write(f"pieces/00000{suffix}", bytes(content))
+    with pytest.raises(OSError, match=r"is not what was written; delete pieces/00000.json and run"):
+        for shard in range(SHARDS):
+            read_section(directory, 0, TRAIN, found.splits[TRAIN], shard, "<u2")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"\xff", b'{"digest": 1}', b'{"digest": "", "splits": {"train": {}}}', b"[" * 100_000],
+)
+def test_odd_descriptions_of_pieces_are_one_line(content: bytes, pieces: tuple[StoredDirectory, PartPieces]) -> None:
+    directory, _ = pieces
+    whole = json.loads(directory.read("pieces/00000.json"))
+    for ends in ([2, 1], [], [0] * (SHARDS + 1), [-1] * SHARDS, ["a"] * SHARDS):
+        whole["splits"]["train"]["token_ends"] = ends
+        for damaged in (content, json.dumps(whole).encode()):
+            directory.write("pieces/00000.json", damaged)
+            with pytest.raises(ConfigError, match=r"^[^\n]*pieces/00000.json: [^\n]+$"):
+                read_pieces(directory, 0, {TRAIN: SHARDS, VALIDATION: 1})

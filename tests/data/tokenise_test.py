@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION
 from sparsejax.data.storage import StoredDirectory
 from sparsejax.data.token_set import MANIFEST, Manifest
 from sparsejax.data.tokenise import Outcome
+from sparsejax.data.verify_set import verify_set
 from tests.data.conftest import new_bucket, texts
 
 FILES = 5
@@ -154,6 +157,98 @@ def test_a_lost_shard_is_made_again(config: DataConfig, tmp_path: Path) -> None:
     (tmp_path / "set/shards/train-00002-of-00003.bin").unlink()
     assert run(config, tmp_path / "set") == Outcome.FINISHED
     assert files_of(tmp_path / "set") == before
+
+
+def changed_text(path: Path) -> None:
+    """Other letters, with as many bytes and the modification time of before."""
+    times = path.stat()
+    path.write_text(path.read_text().replace("weights", "WEIGHTS"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def unfinished(config: DataConfig, out: Path) -> None:
+    assert run(config, out, process_id=1, num_processes=2) == Outcome.WAITING
+
+
+def finished(config: DataConfig, out: Path) -> None:
+    assert run(config, out) == Outcome.FINISHED
+
+
+def without_a_shard(config: DataConfig, out: Path) -> None:
+    finished(config, out)
+    (out / "shards/train-00001-of-00003.bin").unlink()
+
+
+def of_before(config: DataConfig, out: Path) -> None:
+    """As a set of before its manifest held the digests of parts."""
+    finished(config, out)
+    manifest = json.loads((out / MANIFEST).read_text())
+    del manifest["part_digests"]
+    (out / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("state", [unfinished, finished, without_a_shard, of_before])
+@pytest.mark.parametrize("remembered", [False, True])
+def test_a_set_never_serves_old_text(
+    state: Callable, remembered: bool, config: DataConfig, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if remembered:
+        request.getfixturevalue("settled")
+    state(config, tmp_path / "set")
+    before = files_of(tmp_path / "set")
+    time.sleep(0.02)  # a tick of the file system's clock
+    for number in (1, 3):
+        changed_text(tmp_path / f"part-{number}.jsonl")
+    for flags in ({"process_id": 1, "num_processes": 2}, {}):
+        with pytest.raises(
+            ConfigError, match=r"--out=.*: holds a token set of another text[^\n]*; name another"
+        ) as error:
+            run(config, tmp_path / "set", **flags)
+        assert state is of_before or "part-1.jsonl, part-3.jsonl" in str(error.value)
+    assert files_of(tmp_path / "set") == before
+
+
+def test_text_that_changes_while_it_is_read_is_one_line(
+    config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = set_pieces.append_tokenised
+
+    def meddled(*arguments: object) -> None:
+        original(*arguments)
+        changed_text(tmp_path / "part-1.jsonl")
+
+    monkeypatch.setattr(set_pieces, "append_tokenised", meddled)
+    with pytest.raises(ConfigError, match="the text changed while it was read; run the command again"):
+        run(config, tmp_path / "set", process_id=1, num_processes=2)
+    monkeypatch.setattr("sparsejax.data.token_files.append_tokenised", meddled)
+    with pytest.raises(ConfigError, match="the text changed while it was read; run the command again"):
+        open_corpus(dataclasses.replace(config, path=f"{tmp_path}/part-1.jsonl"), [].append)
+
+
+def test_every_damage_of_a_set_is_found_by_verify(config: DataConfig, tmp_path: Path) -> None:
+    run(config, tmp_path / "set")
+    said: list[str] = []
+    verify_set(str(tmp_path / "set"), said.append)
+    assert len(said) == 5
+    whole = files_of(tmp_path / "set")
+    draw = random.Random(1)
+    # What training reads; plan and descriptions of shards are read by tokenize alone.
+    names = [name for name in whole if name.endswith(".bin") or name.startswith("tokenizer/")] + [MANIFEST]
+    for name in names * 3:
+        content = bytearray(whole[name])
+        if draw.randrange(2):
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        else:
+            del content[draw.randrange(len(content)) :]
+        (tmp_path / "set" / name).write_bytes(content)
+        try:
+            verify_set(str(tmp_path / "set"), said.append)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+        else:
+            # A letter of what nothing depends on, such as the digest of the text.
+            assert name == MANIFEST
+        (tmp_path / "set" / name).write_bytes(whole[name])
 
 
 @pytest.mark.parametrize(
