@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sparsejax.data.cache import FileDigests, file_stamp
+from sparsejax.data.cache import FileDigests, Stamp, file_stamp
 from sparsejax.data.storage import StoredFile
 
 
@@ -27,7 +27,7 @@ class CorpusFile(Protocol):
         ...
 
     @property
-    def stamp(self) -> str:
+    def stamp(self) -> Stamp:
         """What tells it from its changed self without reading it; may raise ``OSError``."""
         ...
 
@@ -62,7 +62,7 @@ class LocalFile:
         return self.path.stat().st_size
 
     @property
-    def stamp(self) -> str:
+    def stamp(self) -> Stamp:
         """See ``file_stamp``."""
         return file_stamp(self.path)
 
@@ -102,7 +102,7 @@ class FetchedFile:
         return self.stored.size
 
     @property
-    def stamp(self) -> str:
+    def stamp(self) -> Stamp:
         """The stamp that it was listed with."""
         return self.stored.stamp
 

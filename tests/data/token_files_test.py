@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,18 @@ def test_built_once_and_read_only(data_config, tmp_path: Path) -> None:
     (entry,) = (tmp_path / "tokens").iterdir()
     assert sorted(path.name for path in entry.iterdir()) == ["meta.json", "train.bin", "validation.bin"]
     assert file_sha256(entry / "train.bin") == files[TRAIN].meta.sha256
+
+
+@pytest.mark.usefixtures("settled")
+def test_changed_text_of_equal_size_and_time_is_tokenised_anew(data_config, text_corpus: Path, tmp_path: Path) -> None:
+    assert any("weights" in text for text in documents_of(built(data_config(), tmp_path, [])[TRAIN]))
+    times = text_corpus.stat()
+    time.sleep(0.02)  # a tick of the file system's clock
+    text_corpus.write_text(text_corpus.read_text().replace("weights", "WEIGHTS"))
+    os.utime(text_corpus, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = built(data_config(), tmp_path, [])
+    assert any("WEIGHTS" in text for text in documents_of(after[TRAIN]))
+    assert not any("weights" in text for split in SPLITS for text in documents_of(after[split]))
 
 
 def _flip(path: Path) -> None:
