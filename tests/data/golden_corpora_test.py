@@ -22,10 +22,9 @@ DIGESTS = json.loads((GOLDEN / "digests.json").read_text())
 def test_tokens_and_digests_are_what_they_were(name: str, data_config, tmp_path: Path) -> None:
     kind, _, patterns = name.partition(" ")
     path = ",".join(f"{GOLDEN}/{pattern}" for pattern in patterns.split(","))
-    corpus = split_corpus(
-        data_config(source=kind, path=path, validation_fraction=0.3), FileDigests(tmp_path / "digests")
-    )
-    files = open_token_files(tmp_path / "tokens", corpus, ByteTokenizer(), lambda line: None)
+    digests = FileDigests(tmp_path / "digests")
+    corpus = split_corpus(data_config(source=kind, path=path, validation_fraction=0.3), digests)
+    files = open_token_files(tmp_path / "tokens", corpus, ByteTokenizer(), digests, lambda line: None)
     (entry,) = (path.name for path in (tmp_path / "tokens").iterdir())
     assert DIGESTS[name] == {
         "data_digest": corpus.digest(),
