@@ -13,7 +13,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "evaluate",
         "Loss, perplexity and bits per byte of runs, with intervals over documents and paired differences.",
         "--text=name=path names a source of its own; files are .jsonl, .parquet, .tfrecord, .array_record or plain "
-        "text, also .gz and .xz, here or in a bucket.",
+        "text, compressed or not, here or in a bucket.",
     )
     parser.add_argument("--workdir", required=True, help="run directories or gs://bucket/run, comma-separated")
     parser.add_argument("--tokens", type=int, default=0, help="most tokens of each text; 0 means all")

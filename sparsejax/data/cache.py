@@ -127,7 +127,9 @@ class FileDigests:
 
 
 def _key(purpose: str, stamps: Sequence[Stamp]) -> str:
-    return hashlib.sha256("\n".join([purpose, *(stamp.text for stamp in stamps)]).encode()).hexdigest()
+    # Names of files need not be UTF-8.
+    text = "\n".join([purpose, *(stamp.text for stamp in stamps)]).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()
 
 
 def _checked(key: str, value: bytes) -> bytes:

@@ -22,6 +22,11 @@ class CorpusFile(Protocol):
         ...
 
     @property
+    def identity(self) -> str:
+        """The same for all names of the file, and no other file's."""
+        ...
+
+    @property
     def size(self) -> int:
         """Bytes."""
         ...
@@ -44,6 +49,12 @@ class CorpusFile(Protocol):
         ...
 
 
+def file_identity(path: Path) -> str:
+    """Device and inode of a file of this machine: the same for its links of both kinds, whatever path leads there."""
+    status = path.stat()
+    return f"{status.st_dev}:{status.st_ino}"
+
+
 @dataclass(frozen=True)
 class LocalFile:
     """A file of this machine."""
@@ -55,6 +66,11 @@ class LocalFile:
     def name(self) -> str:
         """Its path."""
         return str(self.path)
+
+    @property
+    def identity(self) -> str:
+        """See ``file_identity``."""
+        return file_identity(self.path)
 
     @property
     def size(self) -> int:
@@ -97,6 +113,11 @@ class FetchedFile:
         return self.stored.uri
 
     @property
+    def identity(self) -> str:
+        """The file system and the path in it."""
+        return self.stored.identity
+
+    @property
     def size(self) -> int:
         """Bytes."""
         return self.stored.size
@@ -121,6 +142,8 @@ class FetchedFile:
             copy = Path(directory, "copy")
             with copy.open("wb") as sink:
                 found = self.stored.copy_to(sink)
+            if copy.stat().st_size != self.size:
+                raise OSError(f"{copy.stat().st_size} of {self.size} bytes arrived; run the command again")
             if self.digests.remembered("sha256", [self.stored.stamp], lambda: found) != found:
                 raise OSError("it changed while it was read; run the command again")
             yield copy

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterable
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparsejax.config import ConfigError
 from sparsejax.data.cache import FileDigests
-from sparsejax.data.corpus_file import CorpusFile, FetchedFile, LocalFile
-from sparsejax.data.storage import StoredFile, first_line, is_uri, stored_files
+from sparsejax.data.corpus_file import CorpusFile, FetchedFile, LocalFile, file_identity
+from sparsejax.data.patterns import cut, local_files
+from sparsejax.data.storage import first_line, is_uri, local_path, stored_files
 from sparsejax.files.text import one_line
 
 # Characters of a value, and of a problem, that an error shows.
@@ -24,7 +24,7 @@ class PathSetting:
 
     Attributes:
       field: its name in the configuration, such as ``data.path``.
-      value: paths, URIs or patterns of either (``**`` descends), separated by commas; ``~`` is the home directory.
+      value: paths, URIs or patterns of either (see ``patterns``), separated by commas; ``~`` is the home directory.
     """
 
     field: str
@@ -35,66 +35,78 @@ class PathSetting:
         return ConfigError(f"{self.field}={one_line(self.value, _SHOWN)}: {one_line(problem, _SHOWN)}")
 
     def corpus_files(self, digests: FileDigests) -> list[CorpusFile]:
-        """The files, patterns in the order given and each pattern's matches sorted by name; none twice.
+        """The files, patterns in the order given and each pattern's matches sorted by name.
+
+        A file is there once, under the first of its names: links, ``./`` and patterns that overlap add nothing.
 
         Args:
           digests: remembers the digests of the files.
 
         Raises:
-          ConfigError: a pattern matches nothing, a directory is named, or a file has no bytes.
+          ConfigError: a pattern matches nothing, a directory is named, or a file is empty or cannot be read.
         """
         found: dict[str, CorpusFile] = {}
         for pattern in self._patterns():
-            files: Iterable[CorpusFile]
-            if is_uri(pattern):
-                files = (FetchedFile(stored, digests) for stored in self._stored(pattern))
-            else:
-                files = (LocalFile(path, digests) for path in self._matches(pattern))
-            found.update((file.name, file) for file in files)
+            for file in self._matches(pattern, digests):
+                found.setdefault(file.identity, file)
         for file in found.values():
             if file.size == 0:
                 raise self.error(f"{file.name} is empty; remove it or name other files")
         return list(found.values())
 
-    def files(self) -> list[Path]:
-        """As ``corpus_files``, of this machine only: a URI is a ``ConfigError`` too."""
+    def file(self) -> Path:
+        """The one file, on this machine; raises ``ConfigError`` if the setting names none or several."""
+        found: dict[str, Path] = {}
         for pattern in self._patterns():
             if is_uri(pattern):
                 raise self.error(f"{pattern} is not on this machine; copy it here first")
-        found = dict.fromkeys(path for pattern in self._patterns() for path in self._matches(pattern))
-        for path in found:
-            if path.stat().st_size == 0:
-                raise self.error(f"{path} is empty; remove it or name other files")
-        return list(found)
+            for path in self._local(pattern):
+                found.setdefault(file_identity(path), path)
+        if len(found) > 1:
+            raise self.error(f"matches {len(found)} files; name one")
+        (path,) = found.values()
+        if path.stat().st_size == 0:
+            raise self.error(f"{path} is empty; name another file")
+        return path
 
     def _patterns(self) -> list[str]:
-        patterns = [pattern.strip() for pattern in self.value.split(",") if pattern.strip()]
+        # A file may have a comma in its name.
+        whole = os.path.isfile(os.path.expanduser(self.value))
+        patterns = [self.value] if whole else [part.strip() for part in self.value.split(",") if part.strip()]
         if not patterns:
             raise self.error("names no file; give a path or a pattern such as 'corpus/*.jsonl.xz'")
         return patterns
 
-    def _matches(self, pattern: str) -> list[Path]:
-        expanded = os.path.expanduser(pattern)
-        matches = [expanded] if os.path.exists(expanded) else sorted(glob.glob(expanded, recursive=True))
-        if not matches:
-            raise self.error(f"no file matches {pattern!r} in {os.getcwd()}; check the path")
-        for match in matches:
-            if os.path.isdir(match):
-                raise self.error(f"{match} is a directory; name the files in it, such as '{match}/*'")
-        return [Path(match) for match in matches]
-
-    def _stored(self, pattern: str) -> list[StoredFile]:
+    def _matches(self, pattern: str, digests: FileDigests) -> list[CorpusFile]:
+        if not is_uri(pattern):
+            return [LocalFile(path, digests) for path in self._local(pattern)]
         try:
             stored = stored_files(pattern)
+        except IsADirectoryError as error:
+            raise self._folder(pattern) from error
         except OSError as error:
             raise self.error(f"cannot be listed: {first_line(error)}") from error
         if not stored:
             raise self.error(f"no file matches {pattern!r}; check the path")
-        return stored
+        return [FetchedFile(file, digests) for file in stored]
 
-    def file(self) -> Path:
-        """The one file; raises ``ConfigError`` if the setting names none or several."""
-        files = self.files()
-        if len(files) > 1:
-            raise self.error(f"matches {len(files)} files; name one")
-        return files[0]
+    def _local(self, pattern: str) -> list[Path]:
+        """The files of this machine that a pattern matches; all can be looked up."""
+        try:
+            location = local_path(pattern)
+            if os.path.isdir(location):
+                raise self._folder(location)
+            folder, names = cut(location)
+            # A link that leads nowhere is there too, and is refused below.
+            found = [location] if os.path.lexists(location) else local_files(folder, names) if names else []
+            if not found:
+                raise self.error(f"no file matches {pattern!r} in {os.getcwd()}; check the path")
+            for path in found:
+                if not stat.S_ISREG(os.stat(path).st_mode):
+                    raise self.error(f"{path} is no regular file; copy what it gives into one")
+        except OSError as error:
+            raise self.error(f"cannot be read: {first_line(error)}") from error
+        return [Path(path) for path in found]
+
+    def _folder(self, location: str) -> ConfigError:
+        return self.error(f"{location} is a directory; name the files in it, such as '{location.rstrip('/')}/*'")

@@ -2,21 +2,25 @@
 
 ``gs://`` and ``s3://`` are read by Arrow itself, with the credentials their own tools leave on the machine;
 ``hf://`` (the Hugging Face Hub) and ``fsspec+<protocol>://`` by the package ``fsspec``, which must be installed.
-Anything without ``://`` is a path on this machine.
+Anything without ``://``, or with ``file://``, is a path on this machine. URIs are taken letter by letter: ``#``, ``?``,
+``%`` and spaces are letters of a name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
-from sparsejax.data.cache import Stamp, file_stamp
+from sparsejax.data.cache import Stamp
+from sparsejax.data.patterns import cut, fits
 from sparsejax.files.durable import sync_path
 
 # A bucket answers in tens of milliseconds, however little is asked for: what reads many small things does it in as many
@@ -24,7 +28,11 @@ from sparsejax.files.durable import sync_path
 PARALLEL_READS = 16
 
 _SCHEME = "://"
-_WILDCARDS = frozenset("*?[")
+_FILE = "file"
+_FSSPEC = "fsspec+"
+# What a bucket may be called: anything else is refused before a client waits for an answer. An account may precede it.
+_GOOGLE_BUCKET = r"([^@]+@)?[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
+_BUCKETS = {"gs": _GOOGLE_BUCKET, "gcs": _GOOGLE_BUCKET, "s3": r"([^@]+@)?[A-Za-z0-9._:-]{3,255}"}
 _COPY_BYTES = 1 << 23
 # Arrow's own limit for a bucket that does not answer is a quarter of an hour of silence.
 _GCS_RETRY_SECONDS = 60
@@ -34,8 +42,21 @@ _PARTIAL = ".partial-"
 
 
 def is_uri(text: str) -> bool:
-    """Whether a path setting names something that is not a plain path of this machine."""
-    return _SCHEME in text
+    """Whether a path setting names something that is not on this machine; ``file://`` is."""
+    return _SCHEME in text and not text.startswith(f"{_FILE}{_SCHEME}")
+
+
+def local_path(text: str) -> str:
+    """The path that ``text`` names if it is no URI of another place: itself, or what follows ``file://``.
+
+    Raises ``OSError`` for a URI that names another machine, or no path.
+    """
+    if not text.startswith(f"{_FILE}{_SCHEME}"):
+        return os.path.expanduser(text)
+    path = text.removeprefix(f"{_FILE}{_SCHEME}")
+    if not path.startswith("/"):
+        raise OSError(f"{text}: three slashes begin the URI of a file of this machine, as in file:///data/c4")
+    return path
 
 
 def first_line(error: Exception) -> str:
@@ -60,6 +81,11 @@ class StoredFile:
     _filesystem: Any
     _path: str
 
+    @property
+    def identity(self) -> str:
+        """The same for all URIs that name this file."""
+        return f"{self._filesystem.type_name}:{self._path.strip('/')}"
+
     def copy_to(self, sink: BinaryIO | None) -> str:
         """Reads it once, into ``sink`` if there is one; returns its sha256. Raises ``OSError``."""
         with _named(self.uri):
@@ -75,37 +101,47 @@ class StoredFile:
 
 
 def stored_files(pattern: str) -> list[StoredFile]:
-    """The files a URI or URI pattern matches, sorted by name; ``**`` descends. Raises ``OSError``."""
+    """The files that a URI or URI pattern matches, sorted by name; see ``patterns``.
+
+    A URI is taken letter by letter, and for a pattern only if no file has that very name.
+
+    Raises:
+      IsADirectoryError: it names a folder.
+      OSError: the store cannot be listed.
+    """
     with _named(pattern):
-        return _stored_files(pattern)
+        found = _stored_files(pattern)
+    if found is None:
+        raise IsADirectoryError(pattern)
+    return found
 
 
-def _stored_files(pattern: str) -> list[StoredFile]:
+def _stored_files(pattern: str) -> list[StoredFile] | None:
+    """The files; ``None`` for a folder."""
     from pyarrow.fs import FileSelector, FileType
 
-    names = pattern.split("/")
-    fixed = next((i for i, name in enumerate(names) if _WILDCARDS & set(name)), len(names))
-    root = "/".join(names[:fixed])
-    filesystem, path = _filesystem(root)
-    if fixed == len(names):
-        found = [filesystem.get_file_info(path)]
-    else:
-        deep = len(names) > fixed + 1
+    filesystem, path = _filesystem(pattern)
+    found = {pattern: filesystem.get_file_info(path)}
+    if found[pattern].type == FileType.Directory:
+        return None
+    root, names = cut(pattern)
+    if names and found[pattern].type != FileType.File:
+        filesystem, path = _filesystem(root)
+        deep = len(names) > 1 or names == ["**"]
         listed = filesystem.get_file_info(FileSelector(path, recursive=deep, allow_not_found=True))
         below = len(path.strip("/").split("/"))
-        found = [info for info in listed if _fits(info.path.strip("/").split("/")[below:], names[fixed:])]
-    files = {root + info.path.removeprefix(path): info for info in found if info.type == FileType.File}
+        relative = [info.path.strip("/").split("/")[below:] for info in listed]
+        found = {root + "/".join(way): info for way, info in zip(relative, listed, strict=True) if fits(way, names)}
     return [
         StoredFile(uri, info.size, _stamp(uri, info, filesystem), filesystem, info.path)
-        for uri, info in sorted(files.items())
+        for uri, info in sorted(found.items())
+        if info.type == FileType.File
     ]
 
 
 def _stamp(uri: str, info: Any, filesystem: Any) -> Stamp:
-    from pyarrow.fs import LocalFileSystem, PyFileSystem
+    from pyarrow.fs import PyFileSystem
 
-    if isinstance(filesystem, LocalFileSystem):
-        return file_stamp(Path(info.path))
     if isinstance(filesystem, PyFileSystem):
         # Arrow knows no times of these; ``fsspec`` has a key of all properties, among them digests or versions.
         return Stamp(f"{uri} {filesystem.handler.fs.ukey(info.path)}", 0)
@@ -124,10 +160,10 @@ class StoredDirectory:
 
         self.location = location.rstrip("/")
         if is_uri(location):
-            self._filesystem, self._root = _filesystem(self.location)
+            self._filesystem, self._root = _filesystem(location)
         else:
             self._filesystem = LocalFileSystem()
-            self._root = Path(location).expanduser().absolute().as_posix()
+            self._root = Path(local_path(location)).absolute().as_posix()
         # Where it lies on this machine, None if it does not.
         self.local = Path(self._root) if isinstance(self._filesystem, LocalFileSystem) else None
 
@@ -215,11 +251,19 @@ class StoredDirectory:
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
+    """The file system of a URI and the path in it, which is the URI's letter by letter."""
     from pyarrow.fs import FileSystem
 
-    retry = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if uri.startswith(("gs://", "gcs://")) else ""
+    scheme, _, rest = uri.partition(_SCHEME)
+    bucket, slash, path = rest.partition("/")
+    if not re.fullmatch(_BUCKETS[scheme] if scheme in _BUCKETS else ".+", bucket or path):
+        raise OSError(f"{uri}: {bucket!r} is not the name of a bucket; write {scheme}://bucket/path")
+    if not scheme.startswith((_FSSPEC, "hf")):
+        # Arrow would take ``#`` and ``?`` for the beginning of what is no path, and decode ``%``.
+        retry = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if scheme in ("gs", "gcs") else ""
+        uri = f"{scheme}{_SCHEME}{bucket}{slash}{quote(path)}{retry}"
     with _named(uri):
-        filesystem, path = FileSystem.from_uri(uri + retry)
+        filesystem, path = FileSystem.from_uri(uri)
     return filesystem, path.rstrip("/")
 
 
@@ -240,12 +284,3 @@ def _copy(filesystem: Any, path: str, sink: BinaryIO | None) -> str:
             if sink is not None:
                 sink.write(chunk)
     return digest.hexdigest()
-
-
-def _fits(names: list[str], patterns: list[str]) -> bool:
-    """Whether a path, name by name, matches a pattern in which ``**`` stands for any number of folders."""
-    if not patterns:
-        return not names
-    if patterns[0] == "**":
-        return _fits(names, patterns[1:]) or (bool(names) and _fits(names[1:], patterns))
-    return bool(names) and fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
