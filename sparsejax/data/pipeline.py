@@ -22,6 +22,7 @@ from sparsejax.config import ConfigError, DataConfig
 from sparsejax.data.bpe import open_bpe
 from sparsejax.data.cache import FileDigests, Notice, cache_root
 from sparsejax.data.open_set import open_token_set
+from sparsejax.data.row_plan import RowPlan
 from sparsejax.data.sharded_ids import ShardedIds
 from sparsejax.data.splits import TRAIN, VALIDATION, split_corpus
 from sparsejax.data.token_files import TokenFile, open_token_files
@@ -79,13 +80,14 @@ class TrainBatches:
     The token file is cut to the budget first, its rows are shuffled for each epoch, epochs follow one another and
     batches are cut from the whole, so a batch may straddle two epochs. Batch ``i`` is a function of the token
     file, the budget, the seed and ``i`` alone: a run that is stopped continues at any batch, and more steps change
-    no earlier one.
+    no earlier one. A run that was trained to its end and is made longer goes on behind its padding, see ``row_plan``.
 
     Attributes:
       rows: rows in the budget.
       unique_tokens: tokens in the budget, ``rows * L``.
       steps: number of batches.
       epochs: how often each row is seen: the number asked for, or ``steps * B / rows``.
+      plan: which rows each batch takes.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class TrainBatches:
         seed: int,
         reshuffle_each_epoch: bool,
         notice: Notice,
+        filled: Sequence[int] = (),
     ) -> None:
         """Plans the batches; reads nothing.
 
@@ -114,17 +117,17 @@ class TrainBatches:
           seed: any integer; the order of rows.
           reshuffle_each_epoch: whether each epoch has its own order, or all the first one's.
           notice: told if the budget was rounded.
+          filled: epochs that were once the end of the run, after which it was made longer.
 
         Raises:
           ConfigError: the budget is larger than the token file or smaller than a row.
-          ValueError: not exactly one of ``epochs`` and ``steps`` is positive.
+          ValueError: not exactly one of ``epochs`` and ``steps`` is positive, or ``filled`` is not below ``epochs``.
         """
-        if (epochs > 0) == (steps > 0):
-            raise ValueError(f"exactly one of epochs={epochs} and steps={steps} must be positive")
         self.rows = _budget_rows(token_file, sequence_length, unique_tokens, notice)
         self.unique_tokens = self.rows * sequence_length
-        self.steps = steps or -(-self.rows * epochs // batch_size)
-        self.epochs = float(epochs) if epochs else steps * batch_size / self.rows
+        self.plan = RowPlan(self.rows, batch_size, epochs=epochs, steps=steps, filled=filled)
+        self.steps = self.plan.steps
+        self.epochs = float(epochs) if epochs else self.plan.stream_rows / self.rows
         self._batch_size = batch_size
         self._sequence_length = sequence_length
         # Grain shuffles epoch e with seed + e: unhashed, run seed 1 would begin with the second epoch of run seed 0.
@@ -133,9 +136,8 @@ class TrainBatches:
             grain.MapDataset.source(_Rows(token_file.ids, sequence_length))
             .slice(slice(0, self.rows))
             .shuffle(seed=shuffle_seed)
-            .repeat(epochs or -(-steps * batch_size // self.rows), reseed_each_epoch=reshuffle_each_epoch)
+            .repeat(-(-self.plan.stream_rows // self.rows), reseed_each_epoch=reshuffle_each_epoch)
         )
-        self._stream_rows = len(self._stream)
 
     def batch(self, i: int) -> np.ndarray:
         """Batch ``i`` of ``[0, steps)``: int32 ``[B, L]``."""
@@ -145,7 +147,11 @@ class TrainBatches:
 
     def epoch_of(self, i: int) -> int:
         """The epoch, from 0, of the first row of batch ``i``."""
-        return i * self._batch_size // self.rows
+        return self.plan.span(i)[0] // self.rows
+
+    def tokens_of(self, batches: int) -> int:
+        """Tokens in the first so many batches; rows that fill one up are none."""
+        return self.plan.rows_of(batches) * self._sequence_length
 
     def iterate(self, start: int, parts: Sequence[int] = WHOLE, of: int = 1) -> Iterator[np.ndarray]:
         """Batches ``start`` to the last, read ahead by a thread that ends when the iterator is closed or used up.
@@ -173,8 +179,9 @@ class TrainBatches:
     def _rows_of(self, i: int, rows: np.ndarray) -> np.ndarray:
         """Batch ``i``, only the rows with these numbers in it."""
         found_RL = np.full((rows.size, self._sequence_length), IGNORED, np.int32)
-        for place, position in enumerate(i * self._batch_size + rows):
-            if position < self._stream_rows:
+        first, end = self.plan.span(i)
+        for place, position in enumerate(first + rows):
+            if position < end:
                 found_RL[place] = self._stream[int(position)]
         return found_RL
 
