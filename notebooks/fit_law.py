@@ -42,7 +42,7 @@ found = fit(law, table)
 print(f"{found.agreement:.0%} of {found.starts} starts agree; R^2 {found.r2:.4f}; delta {found.delta:.4f}")
 
 # %% [markdown]
-# Two intervals for each parameter. Where together they cover a factor of ten, the data do not say.
+# Two intervals for each parameter. Where together they cover a factor of four, the data do not say.
 
 # %%
 refits = bootstrap(found, 500)
@@ -64,5 +64,5 @@ for one in held_out(found):
 # %%
 figure, axes = plt.subplots(figsize=(5, 4))
 axes.axhline(0, color="0.6", linewidth=1)
-axes.plot(found.predicted, 100 * found.residuals, "o", color="#0072B2", markersize=4)
-axes.set(xlabel="predicted loss (nats/token)", ylabel="predicted over measured - 1 (%)", title="residuals")
+axes.plot(found.predicted, found.residuals, "o", color="#0072B2", markersize=4)
+axes.set(xlabel="predicted loss (nats/token)", ylabel=found.law.residual_label, title="residuals")

@@ -30,6 +30,9 @@ def main(argv: list[str]) -> int:
         laws = [law_named(name) for name in (flags.law, *filter(None, flags.against.split(",")))]
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
+    if len({law.name for law in laws}) < len(laws):
+        raise ConfigError(f"--against={flags.against}: name different laws")
+    fixed = fit_flags.values(flags.fix, "fix", laws[0].names)
     sources = [Path(path) for path in paths("rows", flags.rows)]
     outputs = Outputs(flags.overwrite, sources)
     out = outputs.files("out", flags.out, FILES)
@@ -42,8 +45,8 @@ def main(argv: list[str]) -> int:
     found = study(
         laws,
         table_of(rows, source, flags.allow_undecayed, flags.allow_dense_starts, notes),
-        fixed=fit_flags.values(flags.fix, "fix", laws[0].names),
-        free_held=fit_flags.held(flags.free, laws[0]),
+        fixed=fixed,
+        free_held=fit_flags.held(flags.free, laws[0], fixed),
         delta=fit_flags.delta(flags.delta),
         staged=flags.stages,
         starts=flags.starts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sparsejax.cli.flags import FlagParser
@@ -12,14 +13,21 @@ if TYPE_CHECKING:
     from sparsejax.scaling.laws.law import Law
 
 
+_MOST = 1_000_000
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """The flags; raises ``ConfigError`` for one that cannot be."""
     parser = _parser()
     flags = parser.parse_args(argv)
     if not 0.5 <= flags.level < 1:
         parser.error(f"--level={flags.level:g}: must be in [0.5, 1)")
-    if flags.bootstrap < 100:
-        parser.error(f"--bootstrap={flags.bootstrap}: must be at least 100; fewer refits have no tails")
+    # Fewer refits have no tails; more of either than this takes days.
+    for name, value, least in (("bootstrap", flags.bootstrap, 100), ("starts", flags.starts, 1)):
+        if value is not None and not least <= value <= _MOST:
+            parser.error(f"--{name}={value}: must be from {least} to {_MOST:,}")
+    if not 0 <= flags.seed < 2**63:
+        parser.error(f"--seed={flags.seed}: must be at least 0 and below 2^63")
     return flags
 
 
@@ -72,10 +80,12 @@ def values(text: str, flag: str, names: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def held(text: str, law: Law) -> tuple[str, ...]:
-    """Names of parameters that the law holds; raises ``ConfigError`` for any other."""
+def held(text: str, law: Law, fixed: Mapping[str, float]) -> tuple[str, ...]:
+    """Names of parameters that the law holds; raises ``ConfigError`` for any other, and for one that is fixed too."""
     names = tuple(filter(None, text.split(",")))
     for name in names:
+        if name in fixed:
+            raise ConfigError(f"--free={name}: --fix gives it a value; leave one of them out")
         if name not in law.held:
             raise ConfigError(f"--free={name}: law {law.name} holds {', '.join(law.held) or 'nothing'}")
     return names

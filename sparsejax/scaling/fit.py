@@ -175,7 +175,7 @@ def problem_of(
     return Problem(
         law=law,
         columns={name: table.columns[name] for name in law.columns},
-        target=np.log(table.loss) if law.residual == "log" else table.loss,
+        target=law.compared(table.loss),
         basis=basis_of(law, table.columns, kept),
         prior_mean=mean,
         prior_precision=precision,
@@ -246,6 +246,6 @@ def _rounding(table: Table) -> float:
 
 def huber_sum(law: Law, values: Mapping[str, float], table: Table, delta: float) -> float:
     """The objective of given parameter values on a table, without priors."""
-    target = np.log(table.loss) if law.residual == "log" else table.loss
+    target = law.compared(table.loss)
     z = from_natural(law, {**law.held, **values})
     return float(np.sum(huber(residuals(law, z, {name: table.columns[name] for name in law.columns}, target), delta)))

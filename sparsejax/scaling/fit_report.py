@@ -1,7 +1,8 @@
 """A fit in writing: ``fit.json`` for the other commands, ``report.md`` for people, a figure of the residuals.
 
-A parameter is identified where bootstrap and profile interval together cover less than a factor of ten; one that is not
-is reported by its interval, without a number that nobody knows.
+A parameter is identified where bootstrap and profile interval together cover less than ``intervals.FACTOR``. For a
+coefficient that is asked of its whole term at the geometric middle of the runs, which no unit changes. What is not
+identified is printed with the value at the minimum and is marked.
 """
 
 from __future__ import annotations
@@ -31,16 +32,35 @@ _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy")
 
 
 @dataclasses.dataclass(frozen=True)
-class Certainty:
-    """Both intervals of a parameter."""
+class Term:
+    """A coefficient times its powers at the geometric middle of the runs, and both intervals of it.
 
+    Attributes:
+      at: the middle, by column.
+      value: of the term.
+      bootstrap: interval.
+      profile: interval.
+    """
+
+    at: Mapping[str, float]
+    value: float
     bootstrap: Interval
     profile: Interval
 
+
+@dataclasses.dataclass(frozen=True)
+class Certainty:
+    """Both intervals of a parameter, and of its term if it is a coefficient."""
+
+    bootstrap: Interval
+    profile: Interval
+    term: Term | None = None
+
     @property
     def together(self) -> Interval:
-        """From the lower of the low ends to the higher of the high ends."""
-        return Interval(min(self.bootstrap.low, self.profile.low), max(self.bootstrap.high, self.profile.high))
+        """From the lower of the low ends to the higher of the high ends, of the term if there is one."""
+        judged = self if self.term is None else self.term
+        return Interval(min(judged.bootstrap.low, judged.profile.low), max(judged.bootstrap.high, judged.profile.high))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,15 +99,22 @@ def document(found: Findings) -> dict[str, Any]:
     """The content of ``fit.json``; ``saved_fit.read`` reads it."""
     fit, table = found.fit, found.fit.table
     keep = np.linspace(0, len(found.bootstrap.z) - 1, min(_KEPT_SAMPLES, len(found.bootstrap.z))).astype(int)
+    pairs = found.certainty.items()
     columns = {**table.columns, "epochs": table.columns["D"] / table.columns["U"]}
     return {
         "schema": SCHEMA,
         "law": fit.law.name,
+        "residual": fit.law.residual,
         "equation": fit.law.equation,
         "values": dict(fit.values),
         "free": list(fit.free),
         "level": found.level,
-        "intervals": {name: _ends(one) for name, one in found.certainty.items()},
+        "intervals": {name: _ends(one) | {"identified": one.together.identified} for name, one in pairs},
+        "terms": {
+            name: {"at": dict(one.term.at), "value": one.term.value, **_ends(one.term)}
+            for name, one in pairs
+            if one.term is not None
+        },
         "objective": fit.objective,
         "delta": fit.delta,
         "scale": fit.scale,
@@ -101,6 +128,10 @@ def document(found: Findings) -> dict[str, Any]:
         "held_out": [dataclasses.asdict(one) for one in found.held_out],
         "comparison": None if found.comparison is None else dataclasses.asdict(found.comparison),
         "convention": table.convention,
+        "tokens_in": table.tokens_in,
+        "tokenizer": table.tokenizer,
+        "text": table.text,
+        "notes": list(table.notes),
         "runs": len(table),
         "source": table.source,
         "digest": table.digest,
@@ -130,7 +161,7 @@ def report_lines(found: Findings) -> list[str]:
         "| parameter | estimate | bootstrap | profile |",
         "|---|---|---|---|",
     ]
-    lines += [_row(found, name) for name in fit.law.names]
+    lines += [row for name in fit.law.names for row in _rows(found, name)]
     lines += ["", *_quality(found)]
     warnings = _warnings(found)
     if warnings:
@@ -138,13 +169,18 @@ def report_lines(found: Findings) -> list[str]:
     return lines
 
 
-def _row(found: Findings, name: str) -> str:
+def _rows(found: Findings, name: str) -> list[str]:
     value = found.fit.values[name]
     if name not in found.certainty:
-        return f"| {name} | {value:.6g} | fixed | fixed |"
+        return [f"| {name} | {value:.6g} | fixed | fixed |"]
     one = found.certainty[name]
-    estimate = f"{value:.4g}" if one.together.identified else _unidentified(one.together)
-    return f"| {name} | {estimate} | {_shown(one.bootstrap)} | {_shown(one.profile)} |"
+    mark = "" if one.together.identified else f" ({_unidentified(one.together)})"
+    rows = [f"| {name} | {value:.4g}{mark} | {_shown(one.bootstrap)} | {_shown(one.profile)} |"]
+    if one.term is not None:
+        at = ", ".join(f"{column} = {middle:.3g}" for column, middle in one.term.at.items())
+        ends = f"{_shown(one.term.bootstrap)} | {_shown(one.term.profile)}"
+        rows.append(f"| {name} with its powers at {at} | {one.term.value:.4g} | {ends} |")
+    return rows
 
 
 def _unidentified(interval: Interval) -> str:
@@ -164,13 +200,14 @@ def _quality(found: Findings) -> list[str]:
         "|---|---|",
         f"| objective (sum of Huber losses, delta {fit.delta:.3g}) | {fit.objective:.10g} |",
         f"| R^2 of the loss, fitted runs | {fit.r2:.4f} |",
-        f"| robust scale of the residuals, log loss | {fit.scale:.4f} |",
+        f"| robust scale of the residuals, {fit.law.residual_unit} | {fit.scale:.4f} |",
         f"| scale between seeds | {'no repeats' if told.seed_scale is None else f'{told.seed_scale:.4f}'} |",
         f"| starts that agree on the best minimum | {fit.agreement:.0%} of {fit.starts} |",
         f"| condition of the Jacobian, centred and scaled | {told.condition:.3g} |",
     ]
     lines += [
-        f"| mean error on runs left out: {one.split} ({one.runs}) | {one.error:.2%}, bias {one.bias:+.2%} |"
+        f"| mean error on runs left out: {one.split} ({one.runs}) | {_error(fit, one.error)}, "
+        f"bias {_error(fit, one.bias, '+')} |"
         for one in found.held_out
     ]
     if found.comparison is not None:
@@ -179,9 +216,13 @@ def _quality(found: Findings) -> list[str]:
         lines += ["|---" * (2 + len(splits)) + "|"]
         for name, objective in found.comparison.objectives.items():
             errors = found.comparison.errors[name]
-            cells = [f"{errors[split]:.2%}" if split in errors else "-" for split in splits]
+            cells = [_error(fit, errors[split]) if split in errors else "-" for split in splits]
             lines.append(f"| {name} | {objective:.6g} | {' | '.join(cells)} |")
     return lines
+
+
+def _error(fit: Fit, value: float, sign: str = "") -> str:
+    return f"{value:{sign}.2%}" if fit.law.residual == "log" else f"{value:{sign}.4f} nats/token"
 
 
 def _warnings(found: Findings) -> list[str]:
@@ -206,12 +247,8 @@ def _warnings(found: Findings) -> list[str]:
     return texts
 
 
-def _ends(one: Certainty) -> dict[str, Any]:
-    return {
-        "bootstrap": [one.bootstrap.low, one.bootstrap.high],
-        "profile": [one.profile.low, one.profile.high],
-        "identified": one.together.identified,
-    }
+def _ends(one: Certainty | Term) -> dict[str, Any]:
+    return {"bootstrap": [one.bootstrap.low, one.bootstrap.high], "profile": [one.profile.low, one.profile.high]}
 
 
 def residual_plot(fit: Fit) -> bytes:
@@ -226,11 +263,11 @@ def residual_plot(fit: Fit) -> bytes:
     ):
         panel.axhline(0, color="0.6", linewidth=1)
         # Blue of the Okabe-Ito palette, which colour-blind readers can tell from black and grey.
-        panel.plot(column, 100 * fit.residuals, "o", color="#0072B2", markersize=3, alpha=0.6)
+        panel.plot(column, fit.residuals, "o", color="#0072B2", markersize=3, alpha=0.6)
         panel.set_xlabel("predicted loss (nats/token)" if name == "predicted" else labels.get(name, name))
         if np.all(column > 0) and column.max() > 5 * column.min():
             panel.set_xscale("log")
-    figure.axes[0].set_ylabel("predicted over measured loss - 1 (%)")
+    figure.axes[0].set_ylabel(fit.law.residual_label)
     figure.suptitle(f"{fit.law.name}: residuals of {len(fit.table)} runs")
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=120)

@@ -27,7 +27,7 @@ class HeldOut:
     Attributes:
       split: which were left out.
       runs: how many.
-      error: mean size of predicted over measured loss, less 1.
+      error: mean size of predicted over measured loss, less 1; of their difference in nats/token for a linear law.
       bias: mean of the same with its sign; above 0 the law is too pessimistic.
     """
 
@@ -69,19 +69,20 @@ def held_out(fit: Fit, seed: int = 0) -> tuple[HeldOut, ...]:
     results = []
     for name, masks in splits(fit.table, seed).items():
         usable = [held for held in masks if held.any() and np.sum(~held) > len(fit.free)]
-        ratios = [_ratio(fit, starts, held) for held in usable]
-        if ratios:
-            every = np.concatenate(ratios)
+        errors = [_errors(fit, starts, held) for held in usable]
+        if errors:
+            every = np.concatenate(errors)
             results.append(HeldOut(name, len(every), float(np.mean(np.abs(every))), float(np.mean(every))))
     return tuple(results)
 
 
-def _ratio(fit: Fit, starts: np.ndarray, held: np.ndarray) -> np.ndarray:
+def _errors(fit: Fit, starts: np.ndarray, held: np.ndarray) -> np.ndarray:
     z, objective = search(fit.problem, starts, (~held).astype(np.float64))
     with np.errstate(over="ignore"):
         values = to_natural(fit.law, z[np.argmin(objective)])
     predicted = fit.law.loss(values, {name: column[held] for name, column in fit.problem.columns.items()})
-    return np.asarray(predicted / fit.table.loss[held] - 1)
+    measured = fit.table.loss[held]
+    return np.asarray(predicted / measured - 1 if fit.law.residual == "log" else predicted - measured)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +104,10 @@ def compare(fits: Sequence[Fit], seed: int = 0) -> Comparison:
     """Objectives beside held-out errors of fits to one table at one delta.
 
     Raises:
-      ValueError: the tables or the deltas differ, so that objectives cannot be compared.
+      ValueError: tables, deltas or kinds of residuals differ, so that objectives cannot be compared.
     """
+    if len({fit.law.residual for fit in fits}) > 1:
+        raise ValueError("objectives can be compared between laws of one kind of residuals only")
     if len({fit.table.digest for fit in fits}) > 1 or len({fit.delta for fit in fits}) > 1:
         raise ValueError("objectives can be compared on one table at one delta only")
     objectives = {fit.law.name: fit.objective for fit in fits}

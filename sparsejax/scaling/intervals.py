@@ -9,10 +9,9 @@ import numpy as np
 
 from sparsejax.scaling.fit import BATCH, Fit, search
 from sparsejax.scaling.solver import from_natural, residuals, to_natural
-from sparsejax.scaling.starts import basis_of
 
-# An interval that covers this factor says nothing that four digits could.
-_FACTOR = 10.0
+# An interval that covers this factor does not tell the value of an exponent, nor the size of a term.
+FACTOR = 4.0
 # Ends beyond this factor of the estimate are where an optimizer stopped, not where the data end.
 _UNBOUNDED, _BEYOND_ANY = 1e4, 1e30
 # Minima within this share of the best are starts of every bootstrap: noise may prefer them.
@@ -29,11 +28,11 @@ class Interval:
 
     @property
     def identified(self) -> bool:
-        """False where it is unbounded, contains 0, or covers a factor of ten."""
+        """False where it is unbounded, contains 0, or covers ``FACTOR``."""
         if not (np.isfinite(self.low) and np.isfinite(self.high)) or self.low * self.high <= 0:
             return False
         near, far = sorted((abs(self.low), abs(self.high)))
-        return bool(far < _FACTOR * near)
+        return bool(far < FACTOR * near)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,9 +55,27 @@ class Bootstrap:
         with np.errstate(over="ignore"):
             return to_natural(self.fit.law, self.z)
 
-    def interval(self, name: str, level: float) -> Interval:
-        """Percentile interval of a parameter; an end far beyond any data is infinite."""
+    def interval(self, name: str, level: float, term: bool = False) -> Interval:
+        """Percentile interval of a parameter, or of its term, see ``centred``; ends beyond any data are infinite."""
+        if term:
+            with np.errstate(over="ignore"):
+                samples, estimate = (np.exp(centred(self.fit, name, z)) for z in (self.z, self.fit.z))
+            return percentiles(samples, float(estimate), level)
         return percentiles(self.values[name], self.fit.values[name], level)
+
+
+def centred(fit: Fit, name: str, z: np.ndarray) -> np.ndarray:
+    """Logarithm of a coefficient times its powers at the geometric middle of the runs, at coordinates ``[..., P]``.
+
+    That is its term where the runs are. The coefficient itself is the term at one parameter and one token, so it moves
+    with every change of the exponent and of units.
+    """
+    i = fit.law.names.index(name)
+    found = z[..., i]
+    for column, exponent, factor in fit.law.parameters[i].centred:
+        middle = np.mean(np.log(fit.problem.columns[column]))
+        found = found + factor * middle * z[..., fit.law.names.index(exponent)]
+    return np.asarray(found)
 
 
 def bootstrap(fit: Fit, samples: int = 1000, seed: int = 0) -> Bootstrap:
@@ -90,7 +107,7 @@ def percentiles(samples: np.ndarray, estimate: float, level: float) -> Interval:
     return Interval(float(low), float(high))
 
 
-def profile(fit: Fit, name: str, level: float = 0.95, width: float = 4.0) -> Interval:
+def profile(fit: Fit, name: str, level: float = 0.95, width: float = 4.0, term: bool = False) -> Interval:
     """Likelihood-ratio interval: values of a parameter at which the best of the others fits nearly as well.
 
     The threshold is ``q/2 mean(psi^2)/mean(psi')`` with ``psi`` the derivative of the Huber loss and ``q`` the
@@ -102,6 +119,7 @@ def profile(fit: Fit, name: str, level: float = 0.95, width: float = 4.0) -> Int
       name: the parameter.
       level: of the interval.
       width: natural-logarithm range searched on either side of a positive parameter; of another, in units of its size.
+      term: the interval of the whole term of a coefficient, see ``centred``.
 
     Raises:
       ValueError: the parameter was not fitted.
@@ -111,8 +129,11 @@ def profile(fit: Fit, name: str, level: float = 0.95, width: float = 4.0) -> Int
     i = fit.law.names.index(name)
     step = width if fit.law.parameters[i].positive else max(abs(fit.z[i]), 0.1) * width / 4
     grid = np.sort(np.concatenate([fit.z[i] + step * np.linspace(-1, 1, 4 * BATCH - 1) ** 3, fit.z[i : i + 1]]))
-    kept = {one: fit.values[one] for one in fit.law.names if one not in fit.free} | {name: fit.values[name]}
-    problem = dataclasses.replace(fit.problem, basis=basis_of(fit.law, fit.problem.columns, kept))
+    # Whatever moves leaves a term where it is; a coefficient has its row cleared too, and stays itself.
+    basis = fit.problem.basis * (np.arange(len(fit.z)) != i)
+    if not term:
+        basis = basis * (np.arange(len(fit.z)) != i)[:, None]
+    problem = dataclasses.replace(fit.problem, basis=basis)
     starts = np.tile(fit.z, (len(grid), 1))
     # Along the direction that keeps terms at the centre of the data where they are.
     starts += np.outer(grid - fit.z[i], fit.problem.basis[:, i])
@@ -127,6 +148,9 @@ def profile(fit: Fit, name: str, level: float = 0.95, width: float = 4.0) -> Int
     if last < len(grid) - 1:
         high = _crossing(grid, objective, last, fit.objective + _threshold(fit, level))
     least = fit.law.parameters[i].least
+    if term:
+        away = float(centred(fit, name, fit.z)) - fit.z[i]
+        return Interval(float(np.exp(low + away)), float(np.exp(high + away)))
     if fit.law.parameters[i].positive:
         return Interval(least + float(np.exp(low)), least + float(np.exp(high)))
     return Interval(float(low), float(high))
@@ -158,7 +182,7 @@ class Diagnostics:
         coordinates. Above some hundreds a direction is not seen.
       correlations: ``(one, other) -> correlation`` of the estimates, only pairs beyond 0.9.
       residual_scale: robust standard deviation of the residuals.
-      seed_scale: standard deviation of log loss between seeds of one setting, pooled; None without repeats.
+      seed_scale: standard deviation between seeds of one setting, pooled, of what residuals compare; None without.
     """
 
     condition: float
@@ -198,10 +222,10 @@ def diagnostics(fit: Fit) -> Diagnostics:
 
 
 def seed_scale(fit: Fit) -> float | None:
-    """Pooled standard deviation of log loss within groups of equal settings; None where no setting was repeated."""
-    logs, squares, freedom = np.log(fit.table.loss) if fit.law.residual == "log" else fit.table.loss, 0.0, 0
+    """Pooled standard deviation within groups of equal settings, as residuals compare; None without repeats."""
+    compared, squares, freedom = fit.law.compared(fit.table.loss), 0.0, 0
     for group in np.unique(fit.table.groups):
-        inside = logs[fit.table.groups == group]
+        inside = compared[fit.table.groups == group]
         squares += float(np.sum((inside - inside.mean()) ** 2))
         freedom += len(inside) - 1
     return float(np.sqrt(squares / freedom)) if freedom else None

@@ -56,7 +56,7 @@ def rank_runs(known: SavedFit, candidates: Mapping[str, np.ndarray], wanted: Seq
     if not np.ptp(q) > 0:
         raise ConfigError("the wanted quantity is the same under every refit: no run can make it surer")
     loss = np.stack([known.law.loss(known.sample(k), candidates) for k in range(known.count)])
-    y = np.log(loss) if known.law.residual == "log" else loss
+    y = known.law.compared(loss)
     covariance = np.mean((q - q.mean())[:, None] * (y - y.mean(axis=0)), axis=0)
     removed = covariance**2 / (q.var() * (y.var(axis=0) + known.noise**2))
     flops = FLOPS_PER_PARAMETER_AND_TOKEN * candidates["N"] * candidates["D"]

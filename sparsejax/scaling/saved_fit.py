@@ -7,13 +7,17 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from sparsejax.config import ConfigError
+from sparsejax.files.json_records import read_record
+from sparsejax.files.text import one_line
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.laws.registry import LAWS, law_named
+from sparsejax.scaling.rows import CONVENTIONS
 
 SCHEMA = 1
 
@@ -26,11 +30,14 @@ class SavedFit:
       law: the law.
       values: every parameter.
       samples: every parameter ``[K]`` from the bootstrap; empty where none was made.
-      noise: standard deviation of log loss around the law, in nats of log loss.
+      noise: standard deviation around the law, as its residuals compare losses: of log loss, or of the loss itself.
       noise_of: what ``noise`` was measured on, in words.
       ranges: least and greatest value of every column in the fitted runs.
       convention: what N counts.
       origin: where the numbers come from, in words.
+      tokens_in: what D counts, ``"tokens"`` or ``"steps"``.
+      tokenizer: that of the fitted runs; empty where it is not known.
+      text: the data of the fitted runs; empty where it is not known.
     """
 
     law: Law
@@ -41,6 +48,9 @@ class SavedFit:
     ranges: Mapping[str, tuple[float, float]]
     convention: str
     origin: str
+    tokens_in: str = "tokens"
+    tokenizer: str = ""
+    text: str = ""
 
     def sample(self, k: int) -> dict[str, float]:
         """Parameters of one bootstrap refit."""
@@ -88,30 +98,78 @@ def finite(value: Any) -> Any:
     return value
 
 
+class _Record(msgspec.Struct):
+    """What is read of a ``fit.json``; numbers that JSON does not have are text, older files lack the last fields."""
+
+    law: str
+    values: dict[str, float | str]
+    samples: dict[str, list[float | str]]
+    scale: float
+    ranges: dict[str, tuple[float, float]]
+    convention: str
+    runs: int
+    source: str
+    residual: Literal["log", "linear", ""] = ""
+    tokens_in: str = "tokens"
+    tokenizer: str = ""
+    text: str = ""
+
+
 def read(path: Path) -> SavedFit:
     """Read a ``fit.json``.
 
     Raises:
       ConfigError: no such file, not a fit, or one of another version.
     """
+    fix = "make it again with 'sparsejax fit'"
+    where = f"--fit={one_line(path)}"
+    found = read_record(path, dict[str, Any], fix=fix)
+    if found.get("schema") != SCHEMA:
+        raise ConfigError(f"{where}: is no fit of schema {SCHEMA}; {fix}")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"--fit={path}: cannot be read: {error}") from None
-    if not isinstance(document, dict) or "schema" not in document or document["schema"] != SCHEMA:
-        raise ConfigError(f"--fit={path}: no fit of schema {SCHEMA}; make it with 'sparsejax fit'")
+        record = msgspec.convert(found, _Record)
+        law = law_named(record.law)
+        if record.residual and record.residual != law.residual:
+            law = dataclasses.replace(law, residual=record.residual)
+        values = {name: _finite(name, record.values[name]) for name in law.names}
+        samples = {name: np.array([_finite(name, one) for one in record.samples[name]]) for name in record.samples}
+        _check_whole(record, law, samples)
+    except KeyError as error:
+        raise ConfigError(f"{where}: has no {error}; {fix}") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: is not a whole fit: {one_line(error)}; {fix}") from None
+    return SavedFit(
+        law=law,
+        values=values,
+        samples=samples,
+        noise=record.scale,
+        noise_of="the fitted runs",
+        ranges=record.ranges,
+        convention=record.convention,
+        origin=f"{one_line(path)} ({record.runs} runs of {one_line(record.source)})",
+        tokens_in=record.tokens_in,
+        tokenizer=record.tokenizer,
+        text=record.text,
+    )
+
+
+def _finite(name: str, value: float | str) -> float:
     try:
-        law = law_named(document["law"])
-        samples = {name: np.array(values, dtype=np.float64) for name, values in document["samples"].items()}
-        return SavedFit(
-            law=law,
-            values={name: float(document["values"][name]) for name in law.names},
-            samples=samples,
-            noise=float(document["scale"]),
-            noise_of="the fitted runs",
-            ranges={name: (float(low), float(high)) for name, (low, high) in document["ranges"].items()},
-            convention=document["convention"],
-            origin=f"{path} ({document['runs']} runs of {document['source']})",
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"--fit={path}: not a whole fit: {error}; make it again with 'sparsejax fit'") from None
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name}={value} is not finite")
+    return number
+
+
+def _check_whole(record: _Record, law: Law, samples: Mapping[str, np.ndarray]) -> None:
+    if samples and (set(samples) != set(law.names) or len({len(one) for one in samples.values()}) > 1):
+        raise ValueError("samples are not those of every parameter, equally many")
+    if not 0 <= record.scale < math.inf:
+        raise ValueError(f"scale={record.scale} is not a size of errors")
+    if record.convention not in CONVENTIONS:
+        raise ValueError(f"convention={record.convention} is unknown")
+    for name, (low, high) in record.ranges.items():
+        if not 0 < low <= high < math.inf:
+            raise ValueError(f"ranges: {name} from {low} to {high}")

@@ -25,5 +25,5 @@ def simulated(
     given = {name: np.ones(R) for name in "NDUS"} | given
     exact = law.loss(law.example if values is None else values, given)
     drawn = noise * np.random.default_rng(seed).standard_normal(R)
-    loss = exact * np.exp(drawn) if law.residual == "log" else exact + drawn
+    loss = law.loss_of(law.compared(exact) + drawn)
     return Table(given, loss, np.arange(R), tuple(f"run {i}" for i in range(R)), "total", f"the design of {law.name}")

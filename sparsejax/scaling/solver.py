@@ -96,7 +96,7 @@ def transformed(parameter: Parameter, value: float) -> float:
 def residuals(law: Law, z: Any, columns: Mapping[str, Any], target: Any, xp: Any = np) -> Any:
     """Prediction minus measurement of every run, ``[R]``: of logarithms, or of losses for a linear law."""
     predicted = law.loss(to_natural(law, z, xp), columns, xp)
-    return (xp.log(predicted) if law.residual == "log" else predicted) - target
+    return law.compared(predicted, xp) - target
 
 
 def huber(residual: Any, delta: Any, xp: Any = np) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from sparsejax.config import ConfigError
-from sparsejax.scaling.fit import fit
-from sparsejax.scaling.fit_report import Certainty, Findings
+from sparsejax.scaling.fit import Fit, fit
+from sparsejax.scaling.fit_report import Certainty, Findings, Term
 from sparsejax.scaling.held_out import compare, held_out
-from sparsejax.scaling.intervals import bootstrap, diagnostics, profile
+from sparsejax.scaling.intervals import Bootstrap, bootstrap, centred, diagnostics, profile
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.rows import Table
 from sparsejax.scaling.stages import SPARSE_REPEATED_STAGES, fit_jointly
@@ -48,6 +50,12 @@ def study(
       ConfigError: the data cannot say what is asked, or stages were asked of a law that has none.
     """
     law = laws[0]
+    for other in laws[1:]:
+        if other.residual != law.residual:
+            raise ConfigError(
+                f"--against={other.name}: has residuals in {other.residual_unit}, law {law.name} in "
+                f"{law.residual_unit}; compare laws of one kind"
+            )
     if not staged:
         found = fit(law, table, fixed=fixed, free_held=free_held, delta=delta, starts=starts, seed=seed)
     elif law.name != "sparse_repeated" or fixed:
@@ -57,7 +65,7 @@ def study(
         # The report is of the runs as they are, not of the unlimited text the stages assume.
         found = dataclasses.replace(found, table=table)
     refits = bootstrap(found, samples, seed)
-    certainty = {name: Certainty(refits.interval(name, level), profile(found, name, level)) for name in found.free}
+    certainty = {name: _certainty(found, refits, name, level) for name in found.free}
     comparison = None
     if len(laws) > 1:
         others = [fit(other, found.table, delta=found.delta, starts=starts, seed=seed) for other in laws[1:]]
@@ -72,3 +80,14 @@ def study(
         comparison=comparison,
         command=command,
     )
+
+
+def _certainty(found: Fit, refits: Bootstrap, name: str, level: float) -> Certainty:
+    """Both intervals of a parameter, and those of the whole term of a coefficient."""
+    parameter = next(one for one in found.law.parameters if one.name == name)
+    term = None
+    if parameter.centred:
+        at = {column: float(np.exp(np.mean(np.log(found.table.columns[column])))) for column, _, _ in parameter.centred}
+        value = float(np.exp(centred(found, name, found.z)))
+        term = Term(at, value, refits.interval(name, level, term=True), profile(found, name, level, term=True))
+    return Certainty(refits.interval(name, level), profile(found, name, level), term)

@@ -1,7 +1,6 @@
 """Advice: both choices with their certainty, on devices or not, and the runs that would make it surer."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 
@@ -130,20 +129,6 @@ def test_the_command(capsys):
 def test_nonsense_gets_one_line(capsys, flags):
     code, shown = advised(capsys, *flags)
     assert code == 2 and shown.out == "" and shown.err.count("\n") == 1
-
-
-def test_a_file_that_is_no_fit_is_one_line(tmp_path, capsys):
-    path = tmp_path / "fit.json"
-    for text, match in (
-        ("{", "cannot be read"),
-        ("{}", "no fit of schema 1"),
-        ('{"schema": 1}', "not a whole fit: 'law'"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=match):
-            saved_fit.read(path)
-    path.write_text(saved_fit.json_text({"a": float("inf"), "b": (1.0, float("nan"))}))
-    assert json.loads(path.read_text()) == {"a": "inf", "b": [1.0, "nan"]}
 
 
 def test_advice_starts_without_jax():

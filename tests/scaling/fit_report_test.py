@@ -50,7 +50,10 @@ def test_three_files_that_agree(folder):
     for name, value in document["values"].items():
         interval = document["intervals"][name]
         assert interval["bootstrap"][0] < value < interval["bootstrap"][1]
-        assert (f"| {name} | {value:.4g} |" in report) == interval["identified"]
+        assert interval["identified"] and f"| {name} | {value:.4g} |" in report
+    for name, term in document["terms"].items():
+        assert term["bootstrap"][0] < term["value"] < term["bootstrap"][1]
+        assert f"| {name} with its powers at {'N' if name == 'A' else 'D'} = " in report
     assert document["runs"] == 25 and document["ranges"]["epochs"] == [1.0, 1.0] and len(document["digest"]) == 64
     assert document["command"].startswith("sparsejax fit --rows=") and document["command"] in report
     assert document["delta"] == pytest.approx(1.345 * document["scale"], rel=0.3)
@@ -67,14 +70,15 @@ def test_advice_reads_the_fit(folder, capsys):
     assert "law chinchilla" in shown and "epochs  (90 %: " in shown and "there is no sparse choice" in shown
 
 
-def test_what_is_not_identified_has_no_digits(found):
+def test_what_is_not_identified_is_marked(found):
     low, high = Interval(1.0, 2.0), Interval(1.5, float("inf"))
     certainty = found.certainty | {"A": Certainty(low, high), "B": Certainty(Interval(-1.0, 1.0), low)}
     report = "\n".join(report_lines(dataclasses.replace(found, certainty=certainty)))
-    assert "| A | not identified | 1 to 2 | 1.5 to unbounded |" in report
+    values = found.fit.values
+    assert f"| A | {values['A']:.4g} (not identified) | 1 to 2 | 1.5 to unbounded |" in report
     assert "- A is not identified: 1 to unbounded fit alike" in report
-    assert "| B | not told from 0 | -1 to 1 | 1 to 2 |" in report
-    assert f"| alpha | {found.fit.values['alpha']:.4g} |" in report
+    assert f"| B | {values['B']:.4g} (not told from 0) | -1 to 1 | 1 to 2 |" in report
+    assert f"| alpha | {values['alpha']:.4g} |" in report
 
 
 def test_warnings(found):
@@ -92,8 +96,15 @@ def test_warnings(found):
         (["--law=kaplan"], "--law=kaplan: unknown"),
         (["--law=chinchilla", "--fix=gamma=1"], "--fix=gamma=1: no such parameter"),
         (["--law=chinchilla", "--fix=E=many"], "--fix=E=many: must be <parameter>=<number>"),
+        (["--law=chinchilla", "--fix=E=1,E=2"], "--fix=E=1,E=2: E is given twice"),
+        (["--law=chinchilla", "--fix=alpha=-1"], "--fix=alpha=-1: law chinchilla: must be above 0"),
+        (["--law=overfitting", "--free=L0", "--fix=L0=9"], "--free=L0: --fix gives it a value"),
+        (["--law=chinchilla", "--against=chinchilla"], "--against=chinchilla: name different laws"),
+        (["--law=chinchilla", "--seed=-1"], "--seed=-1: must be at least 0"),
+        (["--law=chinchilla", "--starts=0"], "--starts=0: must be from 1 to"),
+        (["--law=chinchilla", "--bootstrap=100000000"], "--bootstrap=100000000: must be from 100 to"),
         (["--law=chinchilla", "--delta=-1"], "--delta=-1: must be auto, papers or a number"),
-        (["--law=chinchilla", "--bootstrap=5"], "--bootstrap=5: must be at least 100"),
+        (["--law=chinchilla", "--bootstrap=5"], "--bootstrap=5: must be from 100 to"),
         (["--law=chinchilla", "--level=5"], "--level=5: must be in"),
         (["--law=chinchilla", "--stages"], "--stages: only sparse_repeated has stages"),
         (["--law=experts"], "it reads X"),

@@ -115,6 +115,26 @@ class Law:
         """The equation with its source."""
         return (self.predict.__doc__ or "").strip()
 
+    def compared(self, loss: Any, xp: Any = np) -> Any:
+        """Losses as residuals compare them: their logarithms, or the losses themselves for a linear law."""
+        return xp.log(loss) if self.residual == "log" else loss
+
+    def loss_of(self, compared: Any, xp: Any = np) -> Any:
+        """The losses of what ``compared`` gave."""
+        return xp.exp(compared) if self.residual == "log" else compared
+
+    @property
+    def residual_unit(self) -> str:
+        """Unit of residuals, scales and errors of this law."""
+        return "log loss" if self.residual == "log" else "nats/token"
+
+    @property
+    def residual_label(self) -> str:
+        """Axis label of residuals."""
+        if self.residual == "log":
+            return "log of predicted over measured loss"
+        return "predicted minus measured loss (nats/token)"
+
     def loss(self, values: Mapping[str, Any], columns: Mapping[str, Any], xp: Any = np) -> Any:
         """Predicted loss of each run, in nats/token.
 
