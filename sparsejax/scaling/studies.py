@@ -50,12 +50,7 @@ def study(
       ConfigError: the data cannot say what is asked, or stages were asked of a law that has none.
     """
     law = laws[0]
-    for other in laws[1:]:
-        if other.residual != law.residual:
-            raise ConfigError(
-                f"--against={other.name}: has residuals in {other.residual_unit}, law {law.name} in "
-                f"{law.residual_unit}; compare laws of one kind"
-            )
+    _check_one_kind(law, laws[1:])
     if not staged:
         found = fit(law, table, fixed=fixed, free_held=free_held, delta=delta, starts=starts, seed=seed)
     elif law.name != "sparse_repeated" or fixed:
@@ -80,6 +75,15 @@ def study(
         comparison=comparison,
         command=command,
     )
+
+
+def _check_one_kind(law: Law, others: Sequence[Law]) -> None:
+    for other in others:
+        if other.residual != law.residual:
+            raise ConfigError(
+                f"--against={other.name}: has residuals in {other.residual_unit}, law {law.name} in "
+                f"{law.residual_unit}; compare laws of one kind"
+            )
 
 
 def _certainty(found: Fit, refits: Bootstrap, name: str, level: float) -> Certainty:
