@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -53,6 +53,21 @@ def file_identity(path: Path) -> str:
     """Device and inode of a file of this machine: the same for its links of both kinds, whatever path leads there."""
     status = path.stat()
     return f"{status.st_dev}:{status.st_ino}"
+
+
+def shared_files(files: Sequence[CorpusFile], others: Sequence[CorpusFile]) -> list[CorpusFile]:
+    """Those of ``files`` that are among ``others``, by themselves or as a copy with the same bytes.
+
+    Only files of equal size are read. May raise ``OSError``.
+    """
+    identities = {other.identity for other in others}
+
+    def is_shared(file: CorpusFile) -> bool:
+        return file.identity in identities or any(
+            other.size == file.size and other.digest() == file.digest() for other in others
+        )
+
+    return [file for file in files if is_shared(file)]
 
 
 @dataclass(frozen=True)

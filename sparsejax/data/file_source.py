@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from sparsejax.config import ConfigError
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.compression import decompressed
-from sparsejax.data.corpus_file import CorpusFile
+from sparsejax.data.corpus_file import CorpusFile, shared_files
 from sparsejax.data.document import Document
 from sparsejax.data.foreign_text import FormatError, MissingField
 from sparsejax.data.paths import PathSetting
@@ -34,11 +35,11 @@ class FileSource:
           digests: remembers the digests of the files.
         """
         self.name = kind
-        self._where = where
+        self.where = where
         self._text_field = "" if kind == "text" else text_field
-        self._files = where.corpus_files(digests)
-        self._digests = digests
-        self.parts = len(self._files)
+        self.files: Sequence[CorpusFile] = where.corpus_files(digests)
+        self.digests = digests
+        self.parts = len(self.files)
         self._read = _reader(kind, text_field)
 
     def documents(self) -> Iterator[Document]:
@@ -52,7 +53,7 @@ class FileSource:
 
     def part_documents(self, part: int) -> Iterator[Document]:
         """The documents of file number ``part`` that have text."""
-        file = self._files[part]
+        file = self.files[part]
         try:
             with file.opened() as path:
                 for text in self._read(path):
@@ -61,28 +62,45 @@ class FileSource:
         except MissingField as error:
             raise missing_field(self._text_field, f"{error.place} of {file.name}", error) from error
         except (FormatError, OSError) as error:
-            raise self._where.error(f"{file.name} cannot be read as {self.name}: {first_line(error)}") from error
+            raise self.where.error(f"{file.name} cannot be read as {self.name}: {first_line(error)}") from error
 
     def part_name(self, part: int) -> str:
         """The last part of the path of file number ``part``."""
-        return self._files[part].name.rpartition("/")[2]
+        return self.files[part].name.rpartition("/")[2]
 
     def part_bytes(self, part: int) -> int:
         """Size of file number ``part``."""
-        return self._files[part].size
+        return self.files[part].size
 
     def part_digest(self, part: int) -> str:
         """sha256 of the bytes of file number ``part``; another one for plain text behind a byte order mark.
 
         The mark was a token once, so what was made of such files then is not taken for what is made of them now.
         """
-        file = self._files[part]
+        file = self.files[part]
         try:
             if self.name != "text":
                 return file.digest()
-            return self._digests.remembered("text", [file.stamp], lambda: _text_digest(file))
+            return self.digests.remembered("text", [file.stamp], lambda: _text_digest(file))
         except (FormatError, OSError) as error:
-            raise self._where.error(f"{file.name} cannot be read: {first_line(error)}") from error
+            raise self.where.error(f"{file.name} cannot be read: {first_line(error)}") from error
+
+    def without(self, held_out: FileSource) -> tuple[FileSource, str]:
+        """This source without the files that ``held_out`` has too, also as copies; see ``sources.Source``."""
+        try:
+            shared = shared_files(self.files, held_out.files)
+        except OSError as error:
+            raise self.where.error(f"cannot be read: {first_line(error)}") from error
+        if not shared:
+            return self, ""
+        field, names = held_out.where.field, ", ".join(file.name.rpartition("/")[2] for file in shared)
+        if len(shared) == len(self.files):
+            raise self.where.error(f"all its files are in {field} too ({names}); nothing is left to train on")
+        found = copy.copy(self)
+        found.files = [file for file in self.files if file not in shared]
+        found.parts = len(found.files)
+        note = f"{len(shared)} of {self.parts} files are in {field} too, and validate only: {names}"
+        return found, f"{self.where.field}={one_line(self.where.value)}: {one_line(note)}"
 
     def combined_digest(self, part_digests: Sequence[str]) -> str:
         """``content_digest()`` from the digests of all files."""

@@ -53,7 +53,7 @@ def text_of(value: object, place: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str | bytes):
-        kind = value.kind if isinstance(value, NotText) else f"a {type(value).__name__}"
+        kind = value.kind if isinstance(value, NotText) else f"a value of type {type(value).__name__}"
         raise FormatError(f"{place} holds {kind} in that field, not text")
     check_size(len(value), place)
     if isinstance(value, bytes):

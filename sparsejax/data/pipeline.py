@@ -66,6 +66,8 @@ def open_corpus(config: DataConfig, notice: Notice) -> Corpus:
         found = open_token_set(config, root / "sets", digests, notice)
         return Corpus(found.files[TRAIN], found.files[VALIDATION], found.tokenizer, found.data_digest)
     corpus = split_corpus(config, digests)
+    for note in corpus.notes:
+        notice(note)
     if config.tokenizer == "bpe":
         tokenizer: Tokenizer = open_bpe(root / "tokenizers", corpus, config.vocab_size, notice)
     else:

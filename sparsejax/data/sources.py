@@ -8,7 +8,7 @@ Hugging Face ``datasets`` library. Files are the parts that hosts share out amon
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.document import Document
@@ -51,6 +51,17 @@ class Source(Protocol):
 
     def part_digest(self, part: int) -> str:
         """Hexadecimal sha256 of one part."""
+        ...
+
+    def without(self, held_out: Any) -> tuple[Source, str]:
+        """This source without what ``held_out`` has too, and a line that says so; itself and "" if that is nothing.
+
+        Args:
+          held_out: the source of the validation documents that ``make_source`` makes beside this one.
+
+        Raises:
+          ConfigError: nothing is left.
+        """
         ...
 
     def combined_digest(self, part_digests: Sequence[str]) -> str:

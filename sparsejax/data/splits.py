@@ -35,12 +35,14 @@ class SplitCorpus:
       validation_source: the validation documents, or ``None`` to take them out of ``source``.
       fraction: without a validation source, the expected fraction of documents that validate.
       where: how an error names the corpus, such as ``data.path=books/*.jsonl``.
+      notes: lines about what was left out of ``source`` because it validates.
     """
 
     source: Source
     validation_source: Source | None
     fraction: float
     where: str
+    notes: tuple[str, ...] = ()
 
     @property
     def parts(self) -> list[Part]:
@@ -101,14 +103,15 @@ class SplitCorpus:
 
 
 def split_corpus(config: DataConfig, digests: FileDigests) -> SplitCorpus:
-    """The corpus a configuration names; raises ``ConfigError`` if its files are missing or empty."""
+    """The corpus a configuration names; raises ``ConfigError`` if its files are missing or empty, or all validate."""
     where = PathSetting("data.path", config.path)
     source = make_source(config.source, where, config.text_field, digests)
-    validation = None
+    validation, note = None, ""
     if config.validation_path:
         # A validation file beside the standard library is plain text: the library itself has only one place.
         kind = "text" if config.source == "stdlib" else config.source
         validation_where = PathSetting("data.validation_path", config.validation_path)
         validation = make_source(kind, validation_where, config.text_field, digests)
+        source, note = source.without(validation)
     name = "data.source=stdlib" if config.source == "stdlib" else f"data.path={config.path}"
-    return SplitCorpus(source, validation, config.validation_fraction, name)
+    return SplitCorpus(source, validation, config.validation_fraction, name, (note,) if note else ())

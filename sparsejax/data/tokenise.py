@@ -81,6 +81,8 @@ def tokenise(
         wrong = "data.source=tokens" if config.source == "tokens" else "data.tokenizer=bpe"
         raise ConfigError(f"{wrong}: tokenize needs text, and a tokenizer that is there before it: a file, or byte")
     corpus = split_corpus(config, FileDigests(cache_root(config.cache_dir) / "digests"))
+    for note in corpus.notes:
+        notice(note)
     tokenizer = fixed_tokenizer(config.tokenizer, config.tokenizer_path)
     where = PathSetting("--out", location)
     try:

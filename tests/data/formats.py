@@ -104,6 +104,9 @@ def hf_library(monkeypatch: pytest.MonkeyPatch, values: Sequence[Any], field: st
         column_names = ("url", field)
         cache_files: tuple[()] = ()
 
+        def __len__(self) -> int:
+            return len(values)
+
         def select_columns(self, names: list[str]) -> Any:
             for value in values:
                 # Arrow decodes strings when they are asked for.

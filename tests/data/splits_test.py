@@ -40,7 +40,9 @@ def test_training_documents_are_those_of_the_split(data_config, tmp_path: Path) 
 
 def test_digest_covers_the_division(data_config, tmp_path: Path) -> None:
     digests = FileDigests(tmp_path / "digests")
-    configs = [data_config(), data_config(validation_fraction=0.3), data_config(validation_path=data_config().path)]
+    path = tmp_path / "validation.jsonl"
+    path.write_text('{"text": "held out"}\n')
+    configs = [data_config(), data_config(validation_fraction=0.3), data_config(validation_path=str(path))]
     assert len({split_corpus(config, digests).digest() for config in configs}) == 3
 
 
