@@ -25,7 +25,7 @@ def settle_streams() -> None:
 
 
 def display_of(stream: TextIO) -> IO[str]:
-    """The stream for text that only shows progress: what cannot be written (a full disk, a reader that left) is lost."""
+    """The stream for text that only shows progress: once it cannot be written (a full disk, no reader) it is lost."""
     return cast(IO[str], _Display(stream))
 
 
