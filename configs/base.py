@@ -1,7 +1,8 @@
 """Every setting of a run, with its default: the only place that holds defaults.
 
 Each line says what the setting means, its unit and its legal values; `sparsejax.config` checks them before anything
-compiles. The six sizes of the model have no default. Other configs start from this one and change a few lines:
+compiles, the bounds that the lines do not name too (sparsejax/legal_values.py). The six sizes of the model have no
+default. Other configs, wherever they are, start from this one and change a few lines:
 
     from configs.base import get_config as base
 
@@ -168,7 +169,7 @@ def data() -> ConfigDict:
 
 
 def train() -> ConfigDict:
-    """Length, batch and bookkeeping. Exactly one of steps and epochs is above 0."""
+    """Length, batch and bookkeeping. Exactly one of steps and epochs is above 0; either way at most 2^24 steps."""
     c = ConfigDict()
     c.steps = 10_000  # optimizer steps; at least 0, 0 if epochs counts
     c.epochs = 0  # passes over the unique tokens; at least 0, 0 if steps counts
@@ -219,7 +220,7 @@ def outer() -> ConfigDict:
 def seeds() -> ConfigDict:
     """Independent seeds, so that one can vary while the others stay."""
     c = ConfigDict()
-    c.init = 0  # of the first weights; any integer
-    c.topology = 0  # of the first topology and of growth; any integer
-    c.data = 0  # of the order of the rows; any integer
+    c.init = 0  # of the first weights; a whole number from -2^31 to 2^32 - 1
+    c.topology = 0  # of the first topology and of growth; a whole number from -2^31 to 2^32 - 1
+    c.data = 0  # of the order of the rows; a whole number from -2^31 to 2^32 - 1
     return c

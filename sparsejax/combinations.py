@@ -5,6 +5,7 @@ Each function yields one line a problem: the field, its value and the fix.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -26,8 +27,13 @@ def problems(run: RunConfig) -> Iterator[str]:
     yield from _outer(run)
 
 
+# Tokens of one batch: 4 GiB of ids.
+_MAX_BATCH_TOKENS = 2**30
+
+
 def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
 
 
 def _model(model: ModelConfig) -> Iterator[str]:
@@ -43,9 +49,6 @@ def _model(model: ModelConfig) -> Iterator[str]:
 
 
 def _blocks(model: ModelConfig, topology: TopologyConfig) -> Iterator[str]:
-    if min(topology.block) < 1:
-        yield f"topology.block={topology.block}: both sides must be at least 1"
-        return
     for rule in topology.rules:
         if not _readable_rule(rule):
             yield f"topology.rules={rule!r}: must read '<regex>=<density in (0, 1]>'"
@@ -81,7 +84,7 @@ def _readable_rule(rule: str) -> bool:
     try:
         re.compile(pattern)
         return bool(separator) and 0.0 < float(density) <= 1.0
-    except (ValueError, re.error):
+    except (ValueError, re.error, OverflowError, RecursionError):
         return False
 
 
@@ -182,6 +185,11 @@ def _lengths(run: RunConfig) -> Iterator[str]:
     train = run.train
     if (train.steps > 0) == (train.epochs > 0):
         yield f"train.steps={train.steps}, train.epochs={train.epochs}: set exactly one of them, the other to 0"
+    if train.batch_size * run.data.sequence_length > _MAX_BATCH_TOKENS:
+        yield (
+            f"train.batch_size={train.batch_size}: a batch of rows of data.sequence_length={run.data.sequence_length} "
+            f"has more than {_MAX_BATCH_TOKENS} tokens; lower one of them"
+        )
     if train.batch_size % train.microbatches:
         yield (
             f"train.microbatches={train.microbatches}: must divide train.batch_size={train.batch_size}; "

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_type_hints
 
 from sparsejax.combinations import problems
@@ -32,6 +34,7 @@ from sparsejax.sections import (
 __all__ = [
     "CHOICES",
     "FREE_ON_RESUME",
+    "KINDS",
     "RANGES",
     "ConfigError",
     "DataConfig",
@@ -49,6 +52,16 @@ __all__ = [
 ]
 
 
+# Section -> key -> type.
+KINDS: dict[str, dict[str, Any]] = {
+    section: {key_of(field): kind for field, kind in get_type_hints(fields).items()}
+    for section, fields in get_type_hints(RunConfig).items()
+}
+
+# The smallest normal float32: devices take what is smaller for 0.
+_SMALLEST = 2.0**-126
+
+
 class ConfigError(ValueError):
     """A value the user gave that cannot work; ``str(error)`` is the one line to show (exit code 2)."""
 
@@ -57,16 +70,23 @@ def resolve(config: Mapping[str, Any]) -> RunConfig:
     """Turn a nested mapping into a checked ``RunConfig``; raises ``ConfigError`` on the first problem."""
     sections = {field.name: field.type for field in dataclasses.fields(RunConfig)}
     _reject_unknown("", config, sections)
-    hints = get_type_hints(RunConfig)
+    hints = _hints(RunConfig)
     built = {}
     for name in sections:
         if name not in config:
             raise ConfigError(f"{name}: this section is missing; start from configs/base.py")
+        if not hasattr(config[name], "keys"):  # a mapping, or a ConfigDict
+            raise ConfigError(f"{name}: is {type(config[name]).__name__}, and must hold settings; see configs/base.py")
         built[name] = _section(name, hints[name], config[name])
     run = RunConfig(**built)
     for problem in problems(run):
         raise ConfigError(problem)
     return run
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -95,10 +115,10 @@ def _reject_unknown(prefix: str, given: Mapping[str, Any], known: Mapping[str, A
 
 
 def _section(name: str, cls: type, given: Mapping[str, Any]) -> Any:
-    fields = {key_of(field): field for field in get_type_hints(cls)}
+    fields = {key_of(field): field for field in _hints(cls)}
     _reject_unknown(f"{name}.", given, fields)
     values = {}
-    for (key, own), kind in zip(fields.items(), get_type_hints(cls).values(), strict=True):
+    for (key, own), kind in zip(fields.items(), _hints(cls).values(), strict=True):
         field = f"{name}.{key}"
         if key not in given or given[key] is None:
             raise ConfigError(f"{field}: no value was given; set it with --config.{field}=...")
@@ -114,21 +134,24 @@ def _section(name: str, cls: type, given: Mapping[str, Any]) -> Any:
 def _typed(field: str, kind: Any, value: Any) -> Any:
     wanted = getattr(kind, "__name__", str(kind))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        # What no float holds is out of every range.
+        return float(value) if abs(value) < 10**300 else math.inf if value > 0 else -math.inf
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind in (int, float, str, bool):
         if type(value) is not kind:
-            raise ConfigError(f"{field}={value!r}: must be of type {wanted}, not {type(value).__name__}")
+            raise ConfigError(f"{field}={_shown(value)}: must be of type {wanted}, not {type(value).__name__}")
+        if kind is str and "\0" in value:
+            raise ConfigError(f"{field}={value}: must not hold the character 0")
         return value
     if not isinstance(value, tuple | list):
-        raise ConfigError(f"{field}={value!r}: must be a tuple")
+        raise ConfigError(f"{field}={_shown(value)}: must be a tuple")
     element = str if kind == tuple[str, ...] else int
     if element is int and len(value) != 2:
-        raise ConfigError(f"{field}={tuple(value)}: must be two integers (rows, columns)")
+        raise ConfigError(f"{field}={_shown(value)}: must be two integers (rows, columns)")
     for item in value:
         if type(item) is not element:
-            raise ConfigError(f"{field}={tuple(value)!r}: every element must be of type {element.__name__}")
+            raise ConfigError(f"{field}={_shown(value)}: every element must be of type {element.__name__}")
     return tuple(value)
 
 
@@ -144,14 +167,28 @@ def check_argument(name: str, value: Any, field: str) -> None:
       ConfigError: a config would refuse the value too.
     """
     section, _, key = field.partition(".")
-    kinds = get_type_hints(get_type_hints(RunConfig)[section])
+    kinds = _hints(_hints(RunConfig)[section])
     plain = value.item() if getattr(value, "ndim", None) == 0 else value
     _check_range(field, _typed(name, kinds[key], plain), name)
 
 
-def _check_range(field: str, value: float, name: str | None = None) -> None:
+def _check_range(field: str, value: Any, name: str | None = None) -> None:
     low, high, low_legal, high_legal = RANGES[field]
-    inside = (value >= low if low_legal else value > low) and (value <= high if high_legal else value < high)
-    if not inside:
-        interval = f"{'[' if low_legal else '('}{low:g}, {high:g}{']' if high_legal else ')'}"
-        raise ConfigError(f"{name or field}={value:g}: must be in {interval}")
+    for number in value if isinstance(value, tuple) else (value,):
+        inside = (number >= low if low_legal else number > low) and (number <= high if high_legal else number < high)
+        if not inside:
+            interval = f"{'[' if low_legal else '('}{_shown(low)}, {_shown(high)}{']' if high_legal else ')'}"
+            raise ConfigError(f"{name or field}={_shown(value)}: must be in {interval}")
+        if isinstance(number, float) and 0 < abs(number) < _SMALLEST:
+            raise ConfigError(f"{name or field}={number:g}: is 0 in float32; write 0, or at least {_SMALLEST:.3g}")
+
+
+def _shown(value: Any) -> str:
+    """A value in an error; of an integer that no machine word holds the number of its digits."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of about {value.bit_length() * 0.30103:.0f} digits"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
+    return str(value) if isinstance(value, int) else repr(value)

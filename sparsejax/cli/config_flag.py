@@ -6,15 +6,23 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence, Set
+import traceback
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import ml_collections
 
-from sparsejax.config import ConfigError, RunConfig, resolve
+from sparsejax.config import KINDS, ConfigError, RunConfig, resolve
+from sparsejax.files.text import one_line
 from sparsejax.topology.methods import METHODS
+
+# Where configs/base.py is if sparsejax is installed from a checkout.
+_SHIPPED = Path(__file__).resolve().parents[2] / "configs"
+# Random keys are made of 32 bits: further ones would be dropped without a word.
+_SEEDS = range(-(2**31), 2**32)
 
 
 def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
@@ -27,8 +35,8 @@ def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
     Raises:
       ConfigError: no such file, an unknown key, a value of the wrong type, or anything ``resolve`` refuses.
     """
-    path, _, argument = config.partition(":")
-    settings = _get_config(Path(path), argument)
+    path, argument = split_config(config)
+    settings = _get_config(path, argument)
     overridden = set()
     for override in overrides:
         key, equals, text = override.removeprefix("--config.").partition("=")
@@ -37,19 +45,43 @@ def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
         _set(settings, key, text)
         overridden.add(key)
     _take_model(settings, overridden)
-    return resolve(settings.to_dict())
+    # A setting may be a reference to others, which is worked out here.
+    with _one_line(path):
+        plain = settings.to_dict()
+    run = resolve(plain)
+    for name, seed in vars(run.seeds).items():
+        if seed not in _SEEDS:
+            raise ConfigError(f"seeds.{name}={seed}: must be in [{_SEEDS.start}, {_SEEDS.stop - 1}]")
+    return run
+
+
+def split_config(config: str) -> tuple[Path, str]:
+    """The file and the arguments of ``path/to/file.py:arguments``; a path that is there may have colons of its own."""
+    pieces = config.split(":")
+    for count in range(1, len(pieces) + 1):
+        path = Path(":".join(pieces[:count]))
+        if path.is_file():
+            return path, ":".join(pieces[count:])
+    return Path(pieces[0]), ":".join(pieces[1:])
 
 
 def _take_model(settings: ml_collections.ConfigDict, overridden: Set[str]) -> None:
     """Where sizes of the model are unset, take what ``init.from`` says of it, but for what a flag says."""
-    if not settings.init["from"] or not any(value is None for value in settings.model.values()):
+    checkpoint = settings.init["from"] if "from" in settings.init else ""
+    given = {name: settings.model[name] if name in settings.model else None for name in KINDS["model"]}
+    if not checkpoint or not isinstance(checkpoint, str) or None not in given.values():
         return
     # A checkpoint is opened by libraries that take seconds to import.
     from sparsejax.interop.dense_checkpoint import model_settings
 
-    for name, value in model_settings(settings.init["from"]).items():
-        if settings.model[name] is None or f"model.{name}" not in overridden:
-            settings.model[name] = value
+    try:
+        found = model_settings(checkpoint)
+    except ConfigError as error:
+        raise ConfigError(f"init.from: {str(error).removeprefix('init.from=')}") from error
+    with settings.unlocked(), settings.ignore_type():
+        for name, value in found.items():
+            if given[name] is None or f"model.{name}" not in overridden:
+                settings.model[name] = value
 
 
 def join_values(arguments: Sequence[str]) -> list[str]:
@@ -64,69 +96,116 @@ def join_values(arguments: Sequence[str]) -> list[str]:
 
 
 def load_module(path: Path) -> ModuleType:
-    """The module of a config file; raises ``ConfigError`` if there is none or it defines no ``get_config``."""
+    """The module of a config file, wherever it is; it may import ``configs.base``, and what lies beside it.
+
+    Raises:
+      ConfigError: there is no such file, or it cannot be run, or it defines no ``get_config``.
+    """
     if not path.is_file():
         raise ConfigError(f"--config={path}: there is no such file; shipped ones are in configs/")
-    # Shipped configs build on each other as the package `configs`, wherever the command is run from.
-    for parent in path.resolve().parents:
-        if parent.name == "configs" and str(parent.parent) not in sys.path:
-            sys.path.insert(0, str(parent.parent))
     spec = importlib.util.spec_from_file_location(f"sparsejax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"--config={path}: is not a Python file")
+    _offer_configs(path.resolve())
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _one_line(path):
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"--config={path}: cannot be loaded ({error})") from error
-    if not hasattr(module, "get_config"):
+    if not callable(getattr(module, "get_config", None)):
         raise ConfigError(f"--config={path}: defines no get_config()")
     return module
 
 
+def _offer_configs(path: Path) -> None:
+    """Let a file import the package ``configs``: the folder of that name that it is in, and the shipped one."""
+    folders = [str(parent) for parent in path.parents if parent.name == "configs"]
+    if (_SHIPPED / "base.py").is_file():
+        folders.append(str(_SHIPPED))
+    package = sys.modules.setdefault("configs", ModuleType("configs"))
+    package.__path__ = list(dict.fromkeys([*folders, *getattr(package, "__path__", ())]))
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turn whatever code of the user raises into a ``ConfigError`` that names the line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    # SystemExit too: a config that calls exit() would end the command without a word.
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] == "configs":
+            hint = f"it is neither beside it nor in {_SHIPPED}, the checkout that sparsejax is installed from"
+            raise ConfigError(f"--config={path}: imports {error.name}: {hint}") from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        reason = f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
+        raise ConfigError(f"--config={path}: cannot be loaded, line {number or 1}: {reason}") from error
+
+
 def _get_config(path: Path, argument: str) -> ml_collections.ConfigDict:
-    module = load_module(path)
-    takes_argument = bool(inspect.signature(module.get_config).parameters)
-    if argument and not takes_argument:
-        raise ConfigError(f"--config={path}:{argument}: this config takes no arguments after ':'")
-    return module.get_config(argument) if takes_argument else module.get_config()
+    get_config = load_module(path).get_config
+    with _one_line(path):
+        takes_argument = bool(inspect.signature(get_config).parameters)
+        if argument and not takes_argument:
+            raise ConfigError(f"--config={path}:{argument}: this config takes no arguments after ':'")
+        made = get_config(argument) if takes_argument else get_config()
+        if isinstance(made, Mapping):
+            made = ml_collections.ConfigDict(made)
+    if not isinstance(made, ml_collections.ConfigDict):
+        raise ConfigError(
+            f"--config={path}: get_config() returns {type(made).__name__}, and must return the ConfigDict that "
+            "configs.base.get_config() made"
+        )
+    for name in KINDS:
+        if name not in made:
+            raise ConfigError(f"--config={path}: {name}: this section is missing; start from configs/base.py")
+        if not isinstance(made[name], ml_collections.ConfigDict):
+            raise ConfigError(f"--config={path}: {name} is {type(made[name]).__name__}, and must hold settings")
+    return made
 
 
 def _set(settings: ml_collections.ConfigDict, key: str, text: str) -> None:
     section, _, name = key.partition(".")
-    known = section in settings and name in settings[section]
-    if not known:
+    if section not in KINDS or name not in KINDS[section]:
         # Left to resolve(), which knows the legal keys and suggests the nearest.
-        resolve({**settings.to_dict(), section: {**_section(settings, section), name: text}})
-        raise ConfigError(f"{key}: unknown config key")
-    kind = settings[section].get_type(name)
-    settings[section][name] = _parse(key, kind, text)
-    if key == "topology.method" and text in METHODS:
-        # The name alone would only relabel the run: it brings its choices, which later flags may change again.
-        method = METHODS[text]
-        settings.topology.update(method.topology)
-        settings.optim.update(method.optim)
+        plain = settings.to_dict()
+        resolve({**plain, section: {**(plain[section] if section in plain else {}), name: text}})
+    with settings.unlocked(), settings.ignore_type():
+        settings[section][name] = parse_value(section, name, text)
+        if key == "topology.method" and text in METHODS:
+            # The name alone would only relabel the run: it brings its choices, which later flags may change again.
+            method = METHODS[text]
+            settings.topology.update(method.topology)
+            settings.optim.update(method.optim)
 
 
-def _section(settings: ml_collections.ConfigDict, section: str) -> dict[str, Any]:
-    return settings[section].to_dict() if section in settings else {}
-
-
-def _parse(key: str, kind: type, text: str) -> Any:
+def parse_value(section: str, name: str, text: str) -> Any:
+    """The value of a setting from the text of its flag; raises ``ConfigError`` for text of another type."""
+    kind = KINDS[section][name]
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if kind is int:
-            # Token counts are written 1e9 as often as 1000000000.
-            number = float(text)
-            if not number.is_integer():
-                raise ValueError(text)
-            return int(text) if text.lstrip("+-").isdigit() else int(number)
+            return _whole(text)
         if kind is float:
             return float(text)
-        if kind is tuple:
-            value = ast.literal_eval(text) if text.startswith("(") else tuple(filter(None, text.split(",")))
-            return tuple(int(v) if isinstance(v, str) and v.strip().isdigit() else v for v in value)
-    except (ValueError, KeyError, OverflowError, SyntaxError, TypeError):
-        raise ConfigError(f"{key}={text}: must be of type {kind.__name__}") from None
-    return text
+        if kind is str:
+            return text
+        value = ast.literal_eval(text) if text.startswith("(") else tuple(filter(None, text.split(",")))
+        return tuple(int(v) if isinstance(v, str) and v.strip().isdecimal() else v for v in value)
+    except (ValueError, KeyError, OverflowError, SyntaxError, TypeError, RecursionError, MemoryError):
+        wanted = kind.__name__ if kind in (bool, int, float) else "tuple"
+        raise ConfigError(f"{section}.{name}={text}: must be of type {wanted}") from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        # Token counts are written 1e9 as often as 1000000000.
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)

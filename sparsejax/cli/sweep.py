@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparsejax.cli.config_flag import join_values, load_module, load_run
+from sparsejax.cli.config_flag import join_values, load_module, load_run, split_config
 from sparsejax.cli.flags import FlagParser
 from sparsejax.config import ConfigError
 from sparsejax.files.outputs import Outputs
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     flags, rest = parser.parse_known_args(argv)
     settings = tuple(join_values(rest))
 
-    module = load_module(Path(flags.config.partition(":")[0]))
+    module = load_module(split_config(flags.config)[0])
     for name in ("points", "SEEDS"):
         if not hasattr(module, name):
             raise ConfigError(f"--config={flags.config}: defines no {name}, so it is no sweep; see configs/ablations/")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from sparsejax.config import ConfigError, DataConfig
+from sparsejax.config import RANGES, ConfigError, DataConfig
 from sparsejax.data.bpe import open_bpe
 from sparsejax.data.cache import FileDigests, Notice, cache_root
 from sparsejax.data.open_set import open_token_set
@@ -129,6 +129,11 @@ class TrainBatches:
         self.unique_tokens = self.rows * sequence_length
         self.plan = RowPlan(self.rows, batch_size, epochs=epochs, steps=steps, filled=filled)
         self.steps = self.plan.steps
+        most = RANGES["train.steps"][1]
+        if self.steps > most:
+            raise ConfigError(
+                f"train.epochs={epochs}: makes {self.steps} steps of the text, more than {most}; lower it"
+            )
         self.epochs = float(epochs) if epochs else self.plan.stream_rows / self.rows
         self._batch_size = batch_size
         self._sequence_length = sequence_length
