@@ -36,7 +36,7 @@ def print_summary(console: Console, workdir: RunDirectory, outcome: Outcome) -> 
     twin_bytes, whole_twin_bytes = measure(twin, twin.abstract)
     evaluated = [row for row in read_rows(workdir / METRICS) if row["kind"] == "eval"][-1]
     averaged = evaluated["ema_loss"] if "ema_loss" in evaluated else None
-    console.print(loss_table(outcome.evaluation, unigram, corpus.validation.bytes_per_token, averaged))
+    console.print(loss_table(outcome.evaluation, unigram, averaged))
     console.print(memory_table(sparse_bytes, twin_bytes, whole_bytes, whole_twin_bytes))
     if recipe.mesh is None:
         _print_sample(console, outcome, [int(token) for token in tokens[:16]])

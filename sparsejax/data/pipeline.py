@@ -11,6 +11,7 @@ changes nothing in what a batch is.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sparsejax.data.open_set import open_token_set
 from sparsejax.data.row_plan import RowPlan
 from sparsejax.data.sharded_ids import ShardedIds
 from sparsejax.data.splits import TRAIN, VALIDATION, split_corpus
+from sparsejax.data.text_bytes import TextBytes
 from sparsejax.data.token_files import TokenFile, open_token_files
 from sparsejax.data.tokenizer import Tokenizer, fixed_tokenizer
 
@@ -48,6 +50,11 @@ class Corpus:
     validation: TokenFile
     tokenizer: Tokenizer
     data_digest: str
+
+    @functools.cached_property
+    def validation_bytes(self) -> TextBytes:
+        """Bytes of the text that tokens of the validation split stand for."""
+        return TextBytes(self.validation, self.tokenizer)
 
 
 def open_corpus(config: DataConfig, notice: Notice) -> Corpus:

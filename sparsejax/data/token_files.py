@@ -78,11 +78,6 @@ class TokenFile:
         """Number of ids in the file."""
         return self.meta.tokens
 
-    @property
-    def bytes_per_token(self) -> float:
-        """UTF-8 bytes of text per id: ``bits/byte = nats/token / (ln 2 * bytes_per_token)``."""
-        return self.meta.text_bytes / self.meta.tokens
-
 
 def open_token_files(
     directory: Path, corpus: SplitCorpus, tokenizer: Tokenizer, digests: FileDigests, notice: Notice

@@ -20,7 +20,6 @@ import numpy as np
 
 from sparsejax.config import ConfigError, differing_keys
 from sparsejax.data.pipeline import open_corpus, validation_batches
-from sparsejax.data.token_files import TokenFile
 from sparsejax.files.outputs import Outputs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
@@ -98,12 +97,12 @@ def average_runs(
         _check_same_but_for_seeds(workdirs[0], manifests[0], workdir, manifest)
 
     kitchen = _Kitchen(workdirs, weights, notice)
-    split = kitchen.corpus.validation
-    reported, chosen_on = _first(split, kitchen.first.run.train.eval_tokens), 0
+    reported = range(min(kitchen.first.run.train.eval_tokens, kitchen.corpus.validation.tokens))
+    chosen_on = 0
     losses = []
     if greedy:
         chosen, reported = _halves(reported, kitchen.first.run.data.sequence_length)
-        chosen_on = chosen.tokens
+        chosen_on = len(chosen)
         parts = kitchen.choose(chosen)
     for workdir in workdirs:
         losses.append(kitchen.evaluate(kitchen.params(workdir), reported).loss)
@@ -143,24 +142,25 @@ class _Kitchen:
         mean: Tree = jax.tree.map(lambda leaf: leaf.astype(np.float32), total)
         return mean
 
-    def choose(self, split: TokenFile) -> list[float]:
-        """Equal shares of the runs that a greedy soup takes, 0 of the others."""
-        alone = [self.evaluate(self.params(workdir), split).loss for workdir in self._workdirs]
+    def choose(self, tokens: range) -> list[float]:
+        """Equal shares of the runs that a greedy soup takes by these validation tokens, 0 of the others."""
+        alone = [self.evaluate(self.params(workdir), tokens).loss for workdir in self._workdirs]
         order = sorted(range(len(alone)), key=lambda number: alone[number])
         taken, best = [order[0]], alone[order[0]]
         for number in order[1:]:
-            loss = self.evaluate(self.mean(_equal([*taken, number], len(alone))), split).loss
+            loss = self.evaluate(self.mean(_equal([*taken, number], len(alone))), tokens).loss
             if loss <= best:
                 taken, best = [*taken, number], loss
         return _equal(taken, len(alone))
 
-    def evaluate(self, params: Tree, split: TokenFile) -> Evaluation:
-        """Loss on all tokens of ``split``."""
-        run = self.first.run
-        batches = validation_batches(split, run.data.sequence_length, run.train.batch_size, split.tokens)
+    def evaluate(self, params: Tree, tokens: range) -> Evaluation:
+        """Loss on these validation tokens."""
+        run, split = self.first.run, self.corpus.validation
+        part = dataclasses.replace(split, ids=split.ids[tokens.start : tokens.stop])
+        batches = validation_batches(part, run.data.sequence_length, run.train.batch_size, len(tokens))
         topology = self.first.state.topology
-        ratio = self.corpus.validation.bytes_per_token
-        found = evaluate(self._eval_step, params, topology, batches, ratio, lambda: False)
+        size = self.corpus.validation_bytes.between(tokens.start, tokens.stop)
+        found = evaluate(self._eval_step, params, topology, batches, size, lambda: False)
         assert found is not None
         return found
 
@@ -180,25 +180,15 @@ def _checked_shares(shares: Sequence[float] | None, count: int, greedy: bool) ->
     return [share / sum(shares) for share in shares]
 
 
-def _first(split: TokenFile, tokens: int) -> TokenFile:
-    """A split's first tokens, as a split."""
-    return _part(split, 0, min(tokens, split.tokens))
-
-
-def _halves(split: TokenFile, row: int) -> tuple[TokenFile, TokenFile]:
-    """A split cut in two behind a whole row of tokens."""
-    middle = split.tokens // 2 // row * row
+def _halves(tokens: range, row: int) -> tuple[range, range]:
+    """Some tokens cut in two behind a whole row of them."""
+    middle = len(tokens) // 2 // row * row
     if not middle:
         raise ConfigError(
             f"--greedy: needs two rows of {row} validation tokens, one to choose on and one to report on; there are "
-            f"{split.tokens} tokens"
+            f"{len(tokens)} tokens"
         )
-    return _part(split, 0, middle), _part(split, middle, split.tokens)
-
-
-def _part(split: TokenFile, start: int, stop: int) -> TokenFile:
-    meta = dataclasses.replace(split.meta, tokens=stop - start)
-    return dataclasses.replace(split, ids=split.ids[start:stop], meta=meta)
+    return tokens[:middle], tokens[middle:]
 
 
 def different_weight(one: Tree, other: Tree) -> str | None:

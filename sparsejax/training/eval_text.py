@@ -65,8 +65,8 @@ def validation_text(corpus: Corpus, max_tokens: int) -> EvalText:
     """The first ``max_tokens`` tokens of the validation split; 0 takes all.
 
     Documents end where the end id stands. Their bytes are those of the decoded text, scaled by one factor so that
-    they sum to what the split's own ratio of bytes to tokens gives: 1 where the whole split is read and the tokenizer
-    gives text back unchanged. So bits a byte are those that training logs.
+    they sum to the bytes that these tokens stand for (``text_bytes``): 1 where the tokenizer gives text back unchanged.
+    So bits a byte are those that training logs.
     """
     split, tokenizer = corpus.validation, corpus.tokenizer
     tokens = min(max_tokens or split.tokens, split.tokens)
@@ -86,7 +86,7 @@ def validation_text(corpus: Corpus, max_tokens: int) -> EvalText:
         ],
         np.float64,
     )
-    scale = tokens * split.bytes_per_token / max(decoded.sum(), 1.0)
+    scale = corpus.validation_bytes.between(0, tokens) / max(decoded.sum(), 1.0)
     return EvalText(split.split, split.ids, ends, decoded * scale, complete, corpus.data_digest)
 
 
@@ -114,8 +114,8 @@ def tokenised(name: str, texts: Sequence[str], tokenizer: Tokenizer, max_tokens:
     ends[-1] = tokens
     sizes = np.array([len(text.encode()) for text in texts[: len(ends)]], np.float64)
     if not complete[-1]:
-        kept = pieces[-1][: lengths[-1] - (total - tokens)]
-        sizes[-1] = len(tokenizer.decode(kept.tolist()).encode())
+        sizes_V, kept = tokenizer.token_bytes(), lengths[-1] - (total - tokens)
+        sizes[-1] *= sizes_V[pieces[-1][:kept]].sum() / max(sizes_V[pieces[-1]].sum(), 1)
     return EvalText(name, np.concatenate(pieces)[:tokens], ends, sizes, complete, digest_of(texts))
 
 

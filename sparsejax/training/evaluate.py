@@ -26,12 +26,14 @@ class Evaluation:
     Attributes:
       loss: nats a token.
       tokens: predicted tokens.
-      bits_per_byte: ``loss / ln 2 * tokens / bytes`` with the ratio of tokens to bytes of the whole split.
+      bits_per_byte: ``loss / ln 2 * tokens / bytes`` with the bytes of the text that these tokens stand for.
+      bytes_per_token: those bytes over those tokens.
     """
 
     loss: float
     tokens: int
     bits_per_byte: float
+    bytes_per_token: float
 
     @property
     def perplexity(self) -> float:
@@ -44,10 +46,12 @@ def evaluate(
     params: Tree,
     topology: Tree,
     batches: Iterable[Batch],
-    bytes_per_token: float,
+    text_bytes: float,
     stop: Callable[[], bool],
 ) -> Evaluation | None:
     """Evaluate on ``batches`` of targets ``[B, T]``; None if ``stop()`` asked to end before the last batch.
+
+    ``text_bytes`` is what the tokens of all batches stand for, in bytes of UTF-8.
 
     Sums are added in float64 on the host, so the result does not depend on how many batches there are.
     """
@@ -59,7 +63,8 @@ def evaluate(
         nll += float(sums.nll)
         tokens += float(sums.tokens)
     loss = nll / tokens
-    return Evaluation(loss=loss, tokens=int(tokens), bits_per_byte=bits_per_byte(loss, bytes_per_token))
+    ratio = text_bytes / tokens
+    return Evaluation(loss, int(tokens), bits_per_byte(loss, ratio), ratio)
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:

@@ -81,15 +81,15 @@ def memory_table(sparse: StateBytes, twin: StateBytes, whole: StateBytes, whole_
     return table
 
 
-def loss_table(evaluation: Evaluation, unigram: float, bytes_per_token: float, averaged: float | None = None) -> Table:
+def loss_table(evaluation: Evaluation, unigram: float, averaged: float | None = None) -> Table:
     """Final validation loss, that of the averaged weights if there are any, and the unigram baseline, same tokens."""
-    table = _table(f"validation, {evaluation.tokens:,} tokens")
+    table, ratio = _table(f"validation, {evaluation.tokens:,} tokens"), evaluation.bytes_per_token
     for column in ("", "nats/token", "bits/byte"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("this run", f"{evaluation.loss:.4f}", f"{evaluation.bits_per_byte:.4f}")
     if averaged is not None:
-        table.add_row("averaged weights", f"{averaged:.4f}", f"{bits_per_byte(averaged, bytes_per_token):.4f}")
-    table.add_row("unigram baseline", f"{unigram:.4f}", f"{bits_per_byte(unigram, bytes_per_token):.4f}")
+        table.add_row("averaged weights", f"{averaged:.4f}", f"{bits_per_byte(averaged, ratio):.4f}")
+    table.add_row("unigram baseline", f"{unigram:.4f}", f"{bits_per_byte(unigram, ratio):.4f}")
     return table
 
 

@@ -234,11 +234,12 @@ class Session:
 
     def _evaluate_weights(self, state: TrainState, params: Tree) -> Evaluation | None:
         run, split = self.recipe.run, self.corpus.validation
+        tokens = min(run.train.eval_tokens, split.tokens)
         rows = validation_batches(
             split,
             run.data.sequence_length,
             run.train.batch_size,
-            run.train.eval_tokens,
+            tokens,
             self.feed.parts,
             self.feed.of,
         )
@@ -247,7 +248,7 @@ class Session:
             params,
             state.topology,
             map(self.feed.place, rows),
-            split.bytes_per_token,
+            self.corpus.validation_bytes.between(0, tokens),
             self._stops_evaluation,
         )
 

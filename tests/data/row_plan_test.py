@@ -62,5 +62,5 @@ def test_plans_share_the_batches_before_the_first_that_differs(seed: int) -> Non
     [{}, {"epochs": 1, "steps": 1}, *({"epochs": 3, "filled": each} for each in ((3,), (2, 1), (0,), (1, 1)))],
 )
 def test_lengths_that_cannot_be(settings: dict) -> None:
-    with pytest.raises(ValueError, match="exactly one of epochs|were filled up after"):
+    with pytest.raises(ValueError, match=r"exactly one of epochs|were filled up after"):
         plan(10, 8, **settings)

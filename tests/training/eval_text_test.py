@@ -1,9 +1,9 @@
 """Documents in rows: where they end, how many bytes they have, and what a token is read in."""
 
-from types import SimpleNamespace
-
 import numpy as np
 
+from sparsejax.data.pipeline import Corpus
+from sparsejax.data.token_files import TokenFile, TokenMeta
 from sparsejax.data.tokenizer import ByteTokenizer
 from sparsejax.training.eval_text import cut, digest_of, eval_batches, tokenised, validation_text
 
@@ -15,8 +15,8 @@ def corpus(*texts, text_bytes=None):
     tokenizer = ByteTokenizer()
     ids = np.concatenate([np.array(each, np.uint16) for each in tokenizer.encode_documents(texts)])
     size = sum(len(text.encode()) for text in texts) if text_bytes is None else text_bytes
-    split = SimpleNamespace(ids=ids, tokens=ids.size, bytes_per_token=size / ids.size, split="validation")
-    return SimpleNamespace(validation=split, tokenizer=tokenizer, data_digest="d")
+    split = TokenFile(ids, TokenMeta(ids.size, size, len(texts), "<u2", ""), "validation")
+    return Corpus(split, split, tokenizer, "d")
 
 
 def test_documents_of_a_validation_split():
@@ -30,8 +30,10 @@ def test_documents_of_a_validation_split():
 def test_a_limit_cuts_the_last_document():
     text = validation_text(corpus("abc", "ä", "de"), 6)
     assert text.ends.tolist() == [4, 6] and text.complete.tolist() == [True, False]
-    # Six tokens at the split's 0.7 bytes a token, shared out as 3 : 2.
-    np.testing.assert_allclose(text.bytes, [2.52, 1.68])
+    assert text.bytes.tolist() == [3.0, 2.0]
+    # Five tokens end within a character, whose first byte is one.
+    assert validation_text(corpus("abc", "ä", "de"), 5).bytes.sum() == 4.0
+    assert tokenised("t", ["abc", "ä", "de"], ByteTokenizer(), 5).bytes.tolist() == [3.0, 1.0]
     assert validation_text(corpus("abc", "ä"), 4).complete.tolist() == [True]
 
 

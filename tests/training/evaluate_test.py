@@ -16,8 +16,8 @@ def counting_step(params, topology, target):
 
 def test_mean_over_tokens_not_over_batches():
     batches = [np.zeros((2, 4), np.int32), np.array([[0, -1, -1, -1], [-1] * 4], np.int32)]
-    found = evaluate(counting_step, {}, {}, batches, bytes_per_token=4.0, stop=lambda: False)
-    assert found == Evaluation(loss=2.0, tokens=9, bits_per_byte=2.0 / (math.log(2) * 4.0))
+    found = evaluate(counting_step, {}, {}, batches, text_bytes=36.0, stop=lambda: False)
+    assert found == Evaluation(loss=2.0, tokens=9, bits_per_byte=2.0 / (math.log(2) * 4.0), bytes_per_token=4.0)
     assert found.perplexity == pytest.approx(math.exp(2))
 
 
