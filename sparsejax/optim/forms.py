@@ -105,7 +105,7 @@ def at_least_float32(dtype: Any) -> Any:
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
-def _bias_correction(decay: float, t: jax.Array) -> jax.Array:
+def _bias_correction(decay: float | jax.Array, t: jax.Array) -> jax.Array:
     """``1 - decay^t`` as ``-expm1(t log decay)``, which does not cancel for small t; 1 for decay 0."""
     if isinstance(decay, jax.Array):
         log_decay: Any = jnp.log(decay)

@@ -108,7 +108,7 @@ class BlockGrid:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 @jax.tree_util.register_dataclass
