@@ -43,8 +43,12 @@ def main(argv: list[str]) -> int:
 
     at = [int(part) for part in flags.at.split(",")] if flags.at else []
     rows = branch_run(flags.workdir, steps=flags.steps, at=at, saturated=flags.saturate, notice=notice)
-    console.print(branch_table(rows))
+    try:
+        console.print(branch_table(rows))
+    finally:
+        # Whatever became of the printing.
+        if out is not None:
+            out.write(rows_text(rows))
     if out is not None:
-        out.write(rows_text(rows))
         notice(f"wrote {out.path}")
     return 0

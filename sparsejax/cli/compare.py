@@ -29,23 +29,28 @@ def main(argv: list[str]) -> int:
 
     from sparsejax.training.drift import agreement, drift, masks
     from sparsejax.training.drift_report import agreement_table, csv_text, drift_table
-    from sparsejax.training.restore import restore_run
+    from sparsejax.training.restore import check_runs, restore_run
 
     console = Console()
 
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
+    check_runs([Path(name) for name in names])
     rows, found = [], []
     for name in names:
         trained = restore_run(Path(name), notice)
         rows += drift(name, trained.recipe, trained.state.params, trained.state.topology, flags.tolerance)
         found.append((name, masks(trained.recipe, trained.state.topology)))
     pairs = agreement(found)
-    console.print(drift_table(rows, flags.tolerance))
-    if pairs:
-        console.print(agreement_table(pairs))
+    try:
+        console.print(drift_table(rows, flags.tolerance))
+        if pairs:
+            console.print(agreement_table(pairs))
+    finally:
+        # Whatever became of the printing.
+        if out is not None:
+            out.write(csv_text([*rows, *pairs]))
     if out is not None:
-        out.write(csv_text([*rows, *pairs]))
         notice(f"wrote {out.path}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,13 @@ from sparsejax.config import ConfigError
 from sparsejax.files.outputs import Outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sparsejax.scaling.effective import Effective
+    from sparsejax.scaling.runs import RunResult
+    from sparsejax.scaling.saved_fit import SavedFit
     from sparsejax.training.evaluation import Study
+    from sparsejax.training.workdir import RunDirectory
 
 
 def main(argv: list[str]) -> int:
@@ -35,38 +41,59 @@ def main(argv: list[str]) -> int:
     texts = named_texts(flags.text)
     settings = Settings(texts, flags.text_field, flags.validation, flags.tokens, flags.context, flags.weights)
     workdirs = [run_directory(name) for name in names]
+    known = None if flags.fit is None else _Known.read(flags.fit, workdirs)
     study = evaluate_runs(workdirs, settings, notice)
-    effective, lines = ([], []) if flags.fit is None else _effective(flags.fit, study)
-    if len(study.runs) == 1:
-        notice(headline(study.runs[0], study.runs[0].texts[0]))
-    for table in tables(study, flags.level):
-        console.print(table)
-    for line in [*study.remarks, *lines]:
-        notice(line)
-    if out is not None:
-        files = write_report(study, flags.level, out, effective, lines)
+    effective, lines = ([], []) if known is None else known.effective(study)
+    files = []
+    try:
+        if len(study.runs) == 1:
+            notice(headline(study.runs[0], study.runs[0].texts[0]))
+        for table in tables(study, flags.level):
+            console.print(table)
+        for line in [*study.remarks, *lines]:
+            notice(line)
+    finally:
+        # Whatever became of the printing.
+        if out is not None:
+            files = write_report(study, flags.level, out, effective, lines)
+    if files:
         notice(f"wrote {', '.join(str(path) for path in files)}")
     return 0
 
 
-def _effective(fit: str, study: Study) -> tuple[list[Effective], list[str]]:
-    """Effective dense parameters of the finished runs, and what to say of all."""
-    from sparsejax.scaling.effective import effective_lines, effective_parameters
-    from sparsejax.scaling.runs import read as read_result
-    from sparsejax.scaling.saved_fit import published_default, read
-    from sparsejax.training.workdir import run_directory
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """A fit, and what the runs say of their training: None for one that has not finished."""
 
-    known = published_default() if fit == "published" else read(Path(fit))
-    rows, unfinished = [], []
-    for run in study.runs:
-        path = run_directory(run.run) / "result.json"
-        if not path.exists():
-            unfinished.append(f"{run.name}: no result.json, so its training tokens are not known: not finished?")
-            continue
-        try:
-            result = read_result(path)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        loss = run.texts[0].loss
-        rows.append(effective_parameters(known, result, run.name, loss.value, loss.error))
-    return rows, effective_lines(known, rows) + unfinished
+    fit: SavedFit
+    results: dict[str, RunResult | None]
+
+    @classmethod
+    def read(cls, fit: str, workdirs: Sequence[RunDirectory]) -> _Known:
+        """Read both before the work; raises ``ConfigError``."""
+        from sparsejax.scaling.runs import read as read_result
+        from sparsejax.scaling.saved_fit import published_default, read
+
+        known = published_default() if fit == "published" else read(Path(fit))
+        results: dict[str, RunResult | None] = {}
+        for workdir in workdirs:
+            path = workdir / "result.json"
+            try:
+                results[str(workdir)] = read_result(path) if path.exists() else None
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+        return cls(known, results)
+
+    def effective(self, study: Study) -> tuple[list[Effective], list[str]]:
+        """Effective dense parameters of the finished runs, and what to say of all."""
+        from sparsejax.scaling.effective import effective_lines, effective_parameters
+
+        rows, unfinished = [], []
+        for run in study.runs:
+            result = self.results[run.run]
+            if result is None:
+                unfinished.append(f"{run.name}: no result.json, so its training tokens are not known: not finished?")
+                continue
+            loss = run.texts[0].loss
+            rows.append(effective_parameters(self.fit, result, run.name, loss.value, loss.error))
+        return rows, effective_lines(self.fit, rows) + unfinished

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import sys
 
 from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.streams import display_of
 from sparsejax.files.outputs import Outputs
+from sparsejax.files.text import one_line
+
+# The least and the most that a flag may be.
+_RANGES = {
+    "tokens": (0, 2**31 - 1),
+    "top_k": (0, 2**31 - 1),
+    "seed": (0, 2**32 - 1),
+    "length": (0, 2**24),
+    "batch_size": (1, 2**16),
+}
 
 
 def main(argv: list[str]) -> int:
@@ -32,16 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_overwrite()
     parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="those trained, or their average")
     flags = parser.parse_args(argv)
-    for name, least in {"tokens": 0, "temperature": 0, "top_k": 0, "seed": 0, "length": 0, "batch_size": 1}.items():
-        value = getattr(flags, name)
-        if value < least:
-            parser.error(f"--{name.replace('_', '-')}={value}: must be at least {least}")
-    if not 0 < flags.top_p <= 1:
-        parser.error(f"--top-p={flags.top_p}: must be in (0, 1]")
-    if not all(flags.stop):
-        parser.error("--stop=: must not be empty")
-    if flags.prompt and flags.prompts:
-        parser.error("--prompt, --prompts: give one of them")
+    _check(parser, flags)
     inputs = [flags.workdir, *([flags.prompts] if flags.prompts else [])]
     out = None if flags.out is None else Outputs(flags.overwrite, inputs).file("out", flags.out)
 
@@ -54,6 +58,8 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.workdir import run_directory
 
     prompts = read_prompts(flags.prompts) if flags.prompts else flags.prompt or [""]
+    if flags.seed + len(prompts) > 2**32:
+        parser.error(f"--seed={flags.seed}: with {len(prompts)} prompts it must be below 2**32")
     opened = open_model(run_directory(flags.workdir), _tell, flags.weights)
     request = Request(
         prompts=prompts,
@@ -63,11 +69,35 @@ def main(argv: list[str]) -> int:
         seed=flags.seed,
         stop=flags.stop,
         batch_size=flags.batch_size,
+        end_ids=opened.end_ids,
     )
-    rows = write_texts(opened.engine(jax.devices()[:1]), opened.tokenizer, request, sys.stdout, _tell)
+    # What is kept in a file as well is made even if nobody can see it.
+    terminal = sys.stdout if out is None else display_of(sys.stdout)
+    rows = write_texts(opened.engine(jax.devices()[:1]), opened.tokenizer, request, terminal, _tell)
     if out is not None:
         out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return 0
+
+
+def _check(parser: FlagParser, flags: argparse.Namespace) -> None:
+    for name, (least, most) in _RANGES.items():
+        value = getattr(flags, name)
+        if not least <= value <= most:
+            parser.error(f"--{name.replace('_', '-')}={value}: must be from {least} to {most}")
+    if not 0 <= flags.temperature < math.inf:
+        parser.error(f"--temperature={flags.temperature}: must be a number of at least 0")
+    if not 0 < flags.top_p <= 1:
+        parser.error(f"--top-p={flags.top_p}: must be in (0, 1]")
+    if flags.length == 1:
+        parser.error("--length=1: must be at least 2, or 0")
+    if not all(flags.stop):
+        parser.error("--stop=: must not be empty")
+    if flags.prompt and flags.prompts:
+        parser.error("--prompt, --prompts: give one of them")
+    for name in ("prompt", "stop"):
+        for text in getattr(flags, name):
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                parser.error(f"--{name}={one_line(text, 60)}: is not UTF-8")
 
 
 def _tell(text: str) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sparsejax.cli.flags import FlagParser
 from sparsejax.files.outputs import Outputs
+
+# The least and the most that a flag may be.
+_RANGES = {"limit": (0, 2**31), "num_fewshot": (0, 2**16), "batch_size": (1, 2**16), "length": (0, 2**24)}
 
 
 def main(argv: list[str]) -> int:
@@ -20,10 +25,17 @@ def main(argv: list[str]) -> int:
     parser.add_overwrite()
     parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="those trained, or their average")
     flags = parser.parse_args(argv)
-    for name, least in {"limit": 0, "batch_size": 1, "length": 0}.items():
-        if getattr(flags, name) < least:
-            parser.error(f"--{name.replace('_', '-')}={getattr(flags, name)}: must be at least {least}")
-    names = tuple(flags.tasks.split(","))
+    for name, (least, most) in _RANGES.items():
+        value = getattr(flags, name)
+        if value is not None and not least <= value <= most:
+            parser.error(f"--{name.replace('_', '-')}={value}: must be from {least} to {most}")
+    if flags.length == 1:
+        parser.error("--length=1: must be at least 2, or 0")
+    names = tuple(filter(None, flags.tasks.split(",")))
+    if not names or len(set(names)) < len(names):
+        parser.error(f"--tasks={flags.tasks}: must name different tasks")
+    if flags.include_path and not Path(flags.include_path).is_dir():
+        parser.error(f"--include-path={flags.include_path}: there is no such folder")
     file = f"{'+'.join(names).replace('/', '_')}.json"
     text = f"{flags.workdir.rstrip('/')}/lm_eval/{file}" if flags.out is None else flags.out
     out = Outputs(flags.overwrite, [flags.workdir]).file("out", text)
@@ -40,9 +52,12 @@ def main(argv: list[str]) -> int:
 
     opened = open_model(run_directory(flags.workdir), print, flags.weights)
     length = flags.length or opened.length
-    model = HarnessModel(opened.engine(jax.devices()), opened.tokenizer, length, flags.batch_size)
+    model = HarnessModel(opened.engine(jax.devices()), opened.tokenizer, length, flags.batch_size, opened.end_ids)
     found = run_tasks(model, Tasks(names, flags.include_path, flags.limit, flags.num_fewshot))
-    print("\n".join(result_lines(found)), flush=True)
-    out.write(results_text(found, vars(flags) | {"length": length}))
+    try:
+        print("\n".join(result_lines(found)), flush=True)
+    finally:
+        # Whatever became of the printing.
+        out.write(results_text(found, vars(flags) | {"length": length}))
     print(f"results: {out.path}")
     return 0

@@ -9,6 +9,7 @@ from rich.console import Console
 from sparsejax.inference.engine import Engine
 from sparsejax.inference.generation import generate
 from sparsejax.inference.sampling import Sampling
+from sparsejax.inference.vocabulary import absent_ids
 from sparsejax.training.evaluate import unigram_loss
 from sparsejax.training.memory import measure
 from sparsejax.training.metrics import METRICS, read_rows
@@ -61,6 +62,7 @@ def _print_sample(console: Console, outcome: Outcome, prompt_tokens: list[int]) 
         state.params,
         state.topology,
         devices=jax.devices()[:1],
+        absent=absent_ids(tokenizer, recipe.vocab_size),
     )
     pieces = generate(
         engine,

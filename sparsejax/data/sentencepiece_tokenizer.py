@@ -70,6 +70,10 @@ class SentencePieceTokenizer:
             return 1
         return len(self._processor.id_to_piece(token).replace("\u2581", " ").encode())
 
+    def gaps(self) -> list[int]:
+        """None."""
+        return []
+
     def save(self, directory: Path) -> None:
         """Writes the model file unchanged."""
         TokenizerMeta(self.kind, self.start_id, self.end_id).write(directory)

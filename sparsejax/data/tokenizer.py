@@ -55,6 +55,10 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def gaps(self) -> list[int]:
+        """Ids below ``vocab_size`` that stand for nothing."""
+        ...
+
     def save(self, directory: Path) -> None:
         """Writes all that ``load_tokenizer`` needs into ``directory``, which is created if absent."""
         ...
@@ -83,6 +87,10 @@ class ByteTokenizer:
     def token_bytes(self) -> np.ndarray:
         """1 for each byte."""
         return (np.arange(self.vocab_size) != self.end_id).astype(np.int64)
+
+    def gaps(self) -> list[int]:
+        """None."""
+        return []
 
     def save(self, directory: Path) -> None:
         """Writes its name; there is nothing else to it."""

@@ -82,6 +82,10 @@ class JsonTokenizer:
         sizes_V[[self.start_id, self.end_id]] = 0
         return sizes_V
 
+    def gaps(self) -> list[int]:
+        """Ids that the vocabulary skips."""
+        return sorted(set(range(self.vocab_size)) - set(self.vocabulary.values()))
+
     def save(self, directory: Path) -> None:
         """Writes the ``tokenizer.json`` unchanged."""
         TokenizerMeta(self.kind, self.start_id, self.end_id).write(directory)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -49,8 +49,17 @@ def read_record(path: Any, kind: type[T], *, fix: str, max_bytes: int = MAX_BYTE
 def decode_record(data: bytes, kind: type[T], *, name: object, fix: str) -> T:
     """Decode JSON bytes into ``kind``; see ``read_record``."""
     text = decode_text(data, name)
+    return _checked(lambda: msgspec.json.decode(text, type=kind), name, fix)
+
+
+def convert_record(value: Any, kind: type[T], *, name: object, fix: str) -> T:
+    """A value that was decoded already, such as a part of a record, as ``kind``; raises as ``read_record``."""
+    return _checked(lambda: msgspec.convert(value, kind), name, fix)
+
+
+def _checked(decode: Callable[[], T], name: object, fix: str) -> T:
     try:
-        return msgspec.json.decode(text, type=kind)
+        return decode()
     except msgspec.ValidationError as error:
         problem = f"holds another value than it should ({error})"
     except msgspec.DecodeError as error:
@@ -60,16 +69,21 @@ def decode_record(data: bytes, kind: type[T], *, name: object, fix: str) -> T:
     raise ConfigError(f"{one_line(name)}: {one_line(problem)}; {fix}") from None
 
 
-def json_row(row: Mapping[str, Any]) -> str:
-    """One line of JSON; a number that is not finite becomes null, and ``not_finite`` says what it was.
+def json_row(row: Mapping[str, Any], *, indent: int | None = None, named: bool = False) -> str:
+    """JSON, in one line by default; a number that is not finite becomes null, and ``not_finite`` says what it was.
 
     ``{"loss": nan}`` gives ``{"loss": null, "not_finite": {"loss": "nan"}}``.
+
+    Args:
+      row: what to write.
+      indent: of the levels, each value then has a line.
+      named: write by its name what JSON has no form for, such as a function; otherwise that is a ``TypeError``.
     """
     found: dict[str, str] = {}
     clean = {key: _finite(value, key, found) for key, value in row.items()}
     if found:
         clean[NOT_FINITE] = found
-    return json.dumps(clean, allow_nan=False)
+    return json.dumps(clean, allow_nan=False, indent=indent, default=str if named else None)
 
 
 def _finite(value: Any, place: str, found: dict[str, str]) -> Any:

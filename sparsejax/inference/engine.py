@@ -26,6 +26,7 @@ from sparsejax.hardware.target import target_of
 from sparsejax.inference.cache import Cache, extend, prefill
 from sparsejax.inference.frozen import frozen
 from sparsejax.inference.sampling import Sampling, draw_rows
+from sparsejax.inference.vocabulary import Absent, without_absent
 from sparsejax.kernels import auto
 from sparsejax.models import attention, functional
 from sparsejax.models.functional import Tree
@@ -53,6 +54,7 @@ class Engine:
     Attributes:
       model: widths and numerics.
       vocab_size: rows of the embedding.
+      absent: ids below it that are never drawn.
       devices: how many share the rows; a batch has a multiple of so many.
       mesh: those devices; None if there is one.
       trees: params and topology, the first arguments of every program.
@@ -66,6 +68,7 @@ class Engine:
         topology: Tree,
         *,
         devices: Sequence[jax.Device],
+        absent: Absent = (),
         implementation: str = "auto",
     ) -> None:
         """Put the weights onto the devices, in the compute dtype and with N:M masks applied.
@@ -76,12 +79,13 @@ class Engine:
           params: float32 parameters as ``functional.abstract`` has them; they are left as they are.
           topology: index arrays.
           devices: at least one.
+          absent: ids that are never drawn, see ``vocabulary``.
           implementation: of ``block_matmul``, as ``kernels.auto.resolve`` takes it.
 
         Raises:
           ConfigError: the implementation cannot take one of the weights.
         """
-        self.model, self.devices = model, len(devices)
+        self.model, self.devices, self.absent = model, len(devices), absent
         self.vocab_size = params["embed"]["embedding"].shape[0]
         self._implementation, self._target = implementation, target_of(devices[0])
         self.mesh = Mesh(np.array(devices), (_ROWS,), axis_types=(AxisType.Auto,)) if len(devices) > 1 else None
@@ -100,7 +104,7 @@ class Engine:
     ) -> tuple[jax.Array, Cache]:
         """Read prompts (``cache.prefill``) and draw the token behind each (``sampling.draw_rows``), ``[B]`` int32."""
         graphdef = self.graphdef(*np.shape(tokens_BT))
-        program = _prefill_program(graphdef, how, capacity, self.mesh)
+        program = _prefill_program(graphdef, how, capacity, self.mesh, self.absent)
         return program(*self.trees, tokens_BT, lengths_B, seeds_B, number)
 
     def step(
@@ -110,7 +114,7 @@ class Engine:
         rows = np.shape(token_B)[0]
         # Looked up for every token: not by the graphdef, which takes long to compare.
         if (rows, how) not in self._steps:
-            self._steps[rows, how] = _step_program(self.graphdef(rows, 1), how, self.mesh)
+            self._steps[rows, how] = _step_program(self.graphdef(rows, 1), how, self.mesh, self.absent)
         return self._steps[rows, how](*self.trees, cache, token_B, seeds_B, number)
 
     def graphdef(self, rows: int, length: int) -> nnx.GraphDef:
@@ -171,24 +175,26 @@ def over_rows(function: Any, mesh: Mesh | None, arguments: tuple[Any, ...], resu
 
 # Kept by what decides the program: a second engine of the same model compiles nothing.
 @functools.lru_cache(maxsize=64)
-def _prefill_program(graphdef: nnx.GraphDef, how: Sampling, capacity: int, mesh: Mesh | None) -> Program:
+def _prefill_program(
+    graphdef: nnx.GraphDef, how: Sampling, capacity: int, mesh: Mesh | None, absent: Absent
+) -> Program:
     def read(
         params: Tree, topology: Tree, tokens_BT: jax.Array, lengths_B: jax.Array, seeds_B: jax.Array, number: jax.Array
     ) -> tuple[jax.Array, Cache]:
         model = functional.merge(graphdef, params, topology)
         hidden_BD, cache = prefill(model, tokens_BT, lengths_B, capacity)
-        return draw_rows(model.logits(hidden_BD), how, seeds_B, number), cache
+        return draw_rows(without_absent(model.logits(hidden_BD), absent), how, seeds_B, number), cache
 
     return jax.jit(over_rows(read, mesh, (BY_ROW, BY_ROW, BY_ROW, _WHOLE), (BY_ROW, _CACHE)))
 
 
 @functools.lru_cache(maxsize=64)
-def _step_program(graphdef: nnx.GraphDef, how: Sampling, mesh: Mesh | None) -> Program:
+def _step_program(graphdef: nnx.GraphDef, how: Sampling, mesh: Mesh | None, absent: Absent) -> Program:
     def step(
         params: Tree, topology: Tree, cache: Cache, token_B: jax.Array, seeds_B: jax.Array, number: jax.Array
     ) -> tuple[jax.Array, Cache]:
         model = functional.merge(graphdef, params, topology)
         hidden_B1D, cache = extend(model, cache, token_B[:, None])
-        return draw_rows(model.logits(hidden_B1D[:, 0]), how, seeds_B, number), cache
+        return draw_rows(without_absent(model.logits(hidden_B1D[:, 0]), absent), how, seeds_B, number), cache
 
     return jax.jit(over_rows(step, mesh, (_CACHE, BY_ROW, BY_ROW, _WHOLE), (BY_ROW, _CACHE)), donate_argnums=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from sparsejax.data.tokenizer import Tokenizer
@@ -44,6 +44,7 @@ def generate(
     seed: int = 0,
     stop: Sequence[str] = (),
     rows: int = 0,
+    end_ids: Collection[int] = (),
 ) -> Iterator[Piece]:
     """Continue every prompt, all of them together, yielding pieces of text as they become final.
 
@@ -57,12 +58,14 @@ def generate(
       seed: in [0, 2**32 - number of prompts]; prompt i draws with ``seed + i``, so each can be repeated alone.
       stop: a text ends in front of the first of these strings that it would contain.
       rows: of the programs, where there may be fewer prompts: the last batch then compiles nothing. 0 is one a prompt.
+      end_ids: tokens that end a text as the tokenizer's own end does.
 
     Raises:
       ValueError: a length, count or seed that cannot work, or an empty stop string.
     """
     if seed < 0 or seed + len(prompts) > 2**32:
         raise ValueError(f"seed={seed}: must be from 0 to 2**32 less the number of prompts")
+    ends = {tokenizer.end_id, *end_ids}
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     texts = [_Row(TextStream(tokenizer, ids, stop), new_tokens) for ids in encoded]
     # What the devices lack of even shares is filled with prompts that nobody looks at.
@@ -83,7 +86,7 @@ def generate(
         ids_B = continuation.step()
         for row, text in enumerate(texts):
             if not text.end:
-                piece = text.take(row, int(ids_B[row]), tokenizer.end_id)
+                piece = text.take(row, int(ids_B[row]), ends)
                 if piece.end:
                     continuation.finish(row)
                 yield piece
@@ -97,9 +100,9 @@ class _Row:
         self.end: End | None = None
         self.tokens = 0
 
-    def take(self, row: int, token: int, end_id: int) -> Piece:
+    def take(self, row: int, token: int, ends: Collection[int]) -> Piece:
         """The piece that a token makes final."""
-        if token == end_id:
+        if token in ends:
             self.end = "end"
             return Piece(row, self._stream.close(), self.end, self.tokens)
         text, self.tokens = self._stream.push(token), self.tokens + 1

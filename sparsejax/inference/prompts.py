@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import msgspec
 
 from sparsejax.config import ConfigError
+from sparsejax.files.json_records import decode_record
+from sparsejax.files.places import place_of
+from sparsejax.files.text import decode_text, lines_of, one_line
+
+
+class _Line(msgspec.Struct):
+    prompt: str
 
 
 def read_prompts(path: str) -> list[str]:
     """The prompts of a file: ``prompt`` of every line of a ``.jsonl``, else one a line; empty lines are left out.
 
+    Lines end at line feeds only, and a byte order mark at the start belongs to no prompt.
+
     Raises:
-      ConfigError: there is no such file, it is no text, a line is no object with a ``prompt``, or there is none.
+      ConfigError: there is no such file, it is not UTF-8, a line is no object with a ``prompt``, or there is none.
     """
+    name = f"--prompts={one_line(path)}"
     try:
-        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--prompts={path}: cannot be read ({error}); name a text file") from error
+        content = place_of("prompts", path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read ({error.strerror or one_line(error)}); name a text file") from error
+    lines = [(number, line) for number, line in enumerate(lines_of(decode_text(content, name)), 1) if line.strip()]
     if not lines:
-        raise ConfigError(f"--prompts={path}: holds no prompt; write one a line")
-    return [_prompt(path, line) for line in lines] if path.endswith(".jsonl") else lines
-
-
-def _prompt(path: str, line: str) -> str:
-    try:
-        prompt = json.loads(line)["prompt"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--prompts={path}: the line {line[:40]!r} is no object with a key 'prompt'") from error
-    if not isinstance(prompt, str):
-        raise ConfigError(f"--prompts={path}: the prompt {prompt!r} is no text")
-    return prompt
+        raise ConfigError(f"{name}: holds no prompt; write one a line")
+    if not path.endswith(".jsonl"):
+        return [line for _, line in lines]
+    fix = "each line must be an object with a text 'prompt'"
+    return [
+        decode_record(line.encode(), _Line, name=f"{name}: line {number}", fix=fix).prompt for number, line in lines
+    ]

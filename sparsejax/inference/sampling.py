@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
+
+# Divided by less, logits that float32 tells apart are apart by more than any noise, and might overflow.
+_GREEDY_BELOW = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +17,7 @@ class Sampling:
     """How the next token is drawn: temperature first, then ``top_k``, then ``top_p`` of what that leaves.
 
     Attributes:
-      temperature: logits are divided by it; 0 takes the most likely token.
+      temperature: logits are divided by it; 0, and what is below 1e-6, takes the most likely token.
       top_k: only the k most likely tokens can be drawn; 0 means all.
       top_p: only the most likely tokens can be drawn that together just reach this probability (nucleus sampling,
         Holtzman et al., arXiv 1904.09751); 1 means all.
@@ -24,8 +28,8 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature}: must be at least 0")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature}: must be a number of at least 0")
         if self.top_k < 0:
             raise ValueError(f"top_k={self.top_k}: must be at least 0")
         if not 0 < self.top_p <= 1:
@@ -41,7 +45,7 @@ def draw(logits_V: jax.Array, sampling: Sampling, key: jax.Array) -> jax.Array:
     A token is in the nucleus if the ones before it, from the likeliest on, have less than ``top_p`` together: so the
     likeliest always is. Among equal logits the smaller id counts as the likelier.
     """
-    if sampling.temperature == 0:
+    if sampling.temperature < _GREEDY_BELOW:
         return jnp.argmax(logits_V).astype(jnp.int32)
     scaled_V = logits_V / sampling.temperature
     candidates = min(sampling.top_k or logits_V.size, logits_V.size)

@@ -18,6 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sparsejax.inference.engine import BY_ROW, Engine, Program, bucket, over_rows
+from sparsejax.inference.vocabulary import Absent, without_absent
 from sparsejax.models import functional
 from sparsejax.models.functional import Tree
 
@@ -46,7 +47,10 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Sum of ``log softmax(logits)[target]`` in nats, and whether every target is the likeliest token."""
+    """Sum of ``log softmax(logits)[target]`` in nats, and whether every target is the likeliest token.
+
+    The softmax is over all rows of the embedding, as in other programs; the likeliest token is one of the tokenizer's.
+    """
 
     log_likelihood: float
     greedy: bool
@@ -73,7 +77,7 @@ def score(engine: Engine, rows: Sequence[Scored], *, length: int, batch_size: in
     size = batch_size + -batch_size % engine.devices
     scores = [Score(0.0, True)] * len(rows)
     for numbers, inputs_BT, start_B, target_BC in _batches(rows, length, size):
-        program = _score_program(engine.graphdef(*inputs_BT.shape), engine.mesh)
+        program = _score_program(engine.graphdef(*inputs_BT.shape), engine.mesh, engine.absent)
         found = program(*engine.trees, inputs_BT, start_B, target_BC)
         likelihood_BC, greedy_BC = (np.asarray(each) for each in found)
         # Summed in float64 on the host, so the sum does not depend on how much was filled up.
@@ -110,7 +114,7 @@ def _batches(
 
 
 @functools.lru_cache(maxsize=64)
-def _score_program(graphdef: nnx.GraphDef, mesh: Mesh | None) -> Program:
+def _score_program(graphdef: nnx.GraphDef, mesh: Mesh | None, absent: Absent) -> Program:
     def scores(
         params: Tree, topology: Tree, inputs_BT: jax.Array, start_B: jax.Array, target_BC: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
@@ -118,12 +122,12 @@ def _score_program(graphdef: nnx.GraphDef, mesh: Mesh | None) -> Program:
         hidden_BTD = model.hidden_states(inputs_BT)
         place_BC = jnp.minimum(start_B[:, None] + jnp.arange(target_BC.shape[1]), inputs_BT.shape[1] - 1)
         scored_BCD = jnp.take_along_axis(hidden_BTD, place_BC[..., None], axis=1)
-        return _by_chunks(model, scored_BCD, target_BC)
+        return _by_chunks(model, scored_BCD, target_BC, absent)
 
     return jax.jit(over_rows(scores, mesh, (BY_ROW, BY_ROW, BY_ROW), (BY_ROW, BY_ROW)))
 
 
-def _by_chunks(model: Any, hidden_BCD: jax.Array, target_BC: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _by_chunks(model: Any, hidden_BCD: jax.Array, target_BC: jax.Array, absent: Absent) -> tuple[jax.Array, jax.Array]:
     """Log-likelihood (0 without a target) and greediness of every target, few logits at a time."""
     (rows, count), kernel_DV = target_BC.shape, model.head_kernel
     chunk = max(1, min(count, _MOST_LOGITS // (rows * kernel_DV.shape[1])))
@@ -140,7 +144,8 @@ def _by_chunks(model: Any, hidden_BCD: jax.Array, target_BC: jax.Array) -> tuple
         picked = jnp.take_along_axis(logits, jnp.maximum(target, 0)[..., None], axis=-1)[..., 0]
         likelihood = picked - jax.nn.logsumexp(logits, axis=-1)
         ignored = target == _IGNORED
-        return jnp.where(ignored, 0.0, likelihood), ignored | (jnp.argmax(logits, axis=-1) == target)
+        likeliest = jnp.argmax(without_absent(logits, absent), axis=-1)
+        return jnp.where(ignored, 0.0, likelihood), ignored | (likeliest == target)
 
     found = jax.lax.map(of_chunk, (split(hidden_BCD), split(target_BC)))
     likelihood, greedy = (each.swapaxes(0, 1).reshape(rows, -1)[:, :count] for each in found)

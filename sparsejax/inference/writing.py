@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TextIO
+from typing import IO, Any
 
 from sparsejax.config import ConfigError
 from sparsejax.data.tokenizer import Tokenizer
@@ -29,6 +29,7 @@ class Request:
     seed: int
     stop: Sequence[str]
     batch_size: int
+    end_ids: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.seed + len(self.prompts) > 2**32:
@@ -41,7 +42,7 @@ def write_texts(
     engine: Engine,
     tokenizer: Tokenizer,
     request: Request,
-    terminal: TextIO,
+    terminal: IO[str],
     notice: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Write every prompt with its continuation, in their order; the text that is next appears while it is made.
@@ -72,7 +73,7 @@ def write_texts(
 
 
 def _write_batch(
-    engine: Engine, tokenizer: Tokenizer, request: Request, first: int, terminal: TextIO
+    engine: Engine, tokenizer: Tokenizer, request: Request, first: int, terminal: IO[str]
 ) -> list[dict[str, Any]]:
     prompts = request.prompts[first : first + request.batch_size]
     texts, last = [""] * len(prompts), [Piece(row, "", None, 0) for row in range(len(prompts))]
@@ -119,4 +120,5 @@ def _pieces(
         seed=request.seed + first,
         stop=request.stop,
         rows=min(request.batch_size, len(request.prompts)),
+        end_ids=request.end_ids,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Literal, cast
@@ -11,9 +10,11 @@ from typing import Literal, cast
 import jax
 
 from sparsejax.config import ConfigError
+from sparsejax.files.json_records import json_row
 from sparsejax.files.outputs import Outputs
 from sparsejax.files.places import Place
 from sparsejax.interop.exported_model import DTYPES, FACTS_FILE, TRAIN_CONFIG, Dtype, ExportedModel
+from sparsejax.interop.facts import FILES, file_digests
 from sparsejax.interop.from_export import is_export, read_export
 from sparsejax.interop.hf_files import write_config, write_hf
 from sparsejax.interop.hf_tokenizer import tokenizer_files
@@ -122,7 +123,8 @@ def _write(directory: Path, model: ExportedModel, form: Format, dtype: Dtype, sh
         write_config(directory, model.shape, dtype)
     for name, content in model.files.items():
         (directory / name).write_bytes(content)
-    (directory / FACTS_FILE).write_text(json.dumps(dict(model.facts), indent=2) + "\n", encoding="utf-8")
+    facts = {**model.facts, FILES: file_digests(directory)}
+    (directory / FACTS_FILE).write_text(json_row(facts, indent=2) + "\n", encoding="utf-8")
     (directory / "README.md").write_text(model_card(model, form, dtype), encoding="utf-8")
     # safetensors writes files that only their owner can read.
     for path in directory.iterdir():

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
+from sparsejax.config import ConfigError
 from sparsejax.interop.llama_config import LlamaShape
 
 Dtype = Literal["float32", "bfloat16"]
@@ -47,8 +48,29 @@ class ExportedModel:
     dtype: Dtype
 
     def stored(self, name: str, dtype: Dtype) -> np.ndarray:
-        """A tensor as it is written: contiguous, rounded to nearest even where ``dtype`` is narrower."""
-        return np.ascontiguousarray(self.tensor(name).astype(DTYPES[dtype]))
+        """A tensor as it is written: contiguous, rounded to nearest even where ``dtype`` is narrower.
+
+        Raises:
+          ConfigError: a value is not a finite number, or becomes infinite in ``dtype``.
+        """
+        tensor = self.tensor(name)
+        check_finite(tensor, name, "export an earlier checkpoint")
+        # The largest numbers of float32 are above those of bfloat16: what becomes infinite is refused below.
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(tensor.astype(DTYPES[dtype]))
+        if DTYPES[dtype] != tensor.dtype:
+            check_finite(stored, f"{name} as {dtype}", "export it as float32")
+        return stored
+
+
+def check_finite(array: np.ndarray, name: str, fix: str) -> None:
+    """Raise ``ConfigError`` if a tensor holds a value that is not a number, or infinite."""
+    # A sum is not finite if a part of it is not; it may overflow too, so that is looked at closely.
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole = np.isfinite(np.sum(array, dtype=np.float64))
+    if not whole and not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise ConfigError(f"{name} has {count:,} of {array.size:,} values that are not finite numbers; {fix}")
 
 
 def block_of(weight_shape: tuple[int, ...], mask: np.ndarray) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,16 +9,17 @@ import numpy as np
 import safetensors
 
 from sparsejax.config import ConfigError
+from sparsejax.files.json_records import read_record
 from sparsejax.interop.exported_model import (
     DTYPES,
     FACTS_FILE,
-    FACTS_SCHEMA,
     TOKENIZER_FILES,
     TRAIN_CONFIG,
     Dtype,
     ExportedModel,
     block_of,
 )
+from sparsejax.interop.facts import read_facts
 from sparsejax.interop.hf_files import MASKS_FILE
 from sparsejax.interop.llama_checkpoint import read_llama
 from sparsejax.interop.llama_config import CONFIG_FILE, read_config
@@ -39,7 +39,7 @@ def read_export(directory: Path) -> ExportedModel:
     Raises:
       ConfigError: a file of it is missing, broken, or does not belong to the others.
     """
-    facts = _facts(directory / FACTS_FILE)
+    facts = read_facts(directory)
     files = {
         name: (directory / name).read_bytes()
         for name in (*TOKENIZER_FILES, TRAIN_CONFIG)
@@ -49,7 +49,7 @@ def read_export(directory: Path) -> ExportedModel:
         packed = open_packed(directory / PACKED_FILE)
         masks = {name: packed.mask(name) for name in packed.sparse}
         shape = read_config(directory)
-        if packed.config != json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")):
+        if packed.config != read_record(directory / CONFIG_FILE, dict[str, Any], fix="export the run again"):
             raise ConfigError(f"{directory}: {PACKED_FILE} was written with another config.json; export the run again")
         return ExportedModel(shape, facts, masks, packed.tensor, files, cast(Dtype, packed.dtype))
     checkpoint = read_llama(directory)
@@ -91,13 +91,3 @@ def read_masks(directory: Path) -> dict[str, np.ndarray]:
         if not fits or tuple(np.multiply(block_of(sizes, mask), mask.shape)) != sizes:
             raise ConfigError(f"{path}: {name} is no block mask of a weight of config.json; export the run again")
     return masks
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); export the run again") from error
-    if "schema" not in facts or facts["schema"] != FACTS_SCHEMA:
-        raise ConfigError(f"{path}: was written by another version of sparsejax; export the run again")
-    return facts

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 from sparsejax import __version__
 from sparsejax.config import ConfigError
+from sparsejax.files.json_records import json_row
+from sparsejax.files.text import one_line
 from sparsejax.interop.harness_requests import HarnessModel
 
 
@@ -40,31 +41,37 @@ def run_tasks(model: HarnessModel, tasks: Tasks) -> dict[str, Any]:
     """Run tasks; what ``lm_eval.simple_evaluate`` returns, without the samples, and the versions.
 
     Raises:
-      ConfigError: the package is missing, or a task is unknown or cannot be loaded.
+      ConfigError: the package is missing, or a task is unknown, cannot be loaded, asks for what this program does not
+        do, or fails by itself.
     """
     require_package()
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
-    from sparsejax.interop.lm_eval_model import SparsejaxLM
+    from sparsejax.interop.lm_eval_model import CheckedTasks, SparsejaxLM
 
-    # The package has thousands of tasks, and reading their files takes longer than a small task of one's own.
-    manager = TaskManager(include_path=tasks.include_path or None, include_defaults=False)
-    if not set(tasks.names) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=tasks.include_path or None)
-    unknown = [name for name in tasks.names if name not in manager.all_tasks]
-    if unknown:
-        raise ConfigError(
-            f"--tasks={','.join(tasks.names)}: no task {', '.join(unknown)}; --include-path adds your own"
+    told, asked = f"--tasks={','.join(tasks.names)}", SparsejaxLM(model=model)
+    try:
+        # The package has thousands of tasks, and reading their files takes longer than a small task of one's own.
+        manager = CheckedTasks(include_path=tasks.include_path or None, include_defaults=False)
+        if not set(tasks.names) <= set(manager.all_tasks):
+            manager = CheckedTasks(include_path=tasks.include_path or None)
+        unknown = [name for name in tasks.names if name not in manager.all_tasks]
+        if unknown:
+            raise ConfigError(f"{told}: no task {', '.join(unknown)}; --include-path adds your own")
+        found = simple_evaluate(
+            model=asked,
+            tasks=list(tasks.names),
+            num_fewshot=tasks.shots,
+            limit=tasks.limit or None,
+            task_manager=manager,
+            log_samples=False,
         )
-    found = simple_evaluate(
-        model=SparsejaxLM(model=model),
-        tasks=list(tasks.names),
-        num_fewshot=tasks.shots,
-        limit=tasks.limit or None,
-        task_manager=manager,
-        log_samples=False,
-    )
+    except Exception as error:
+        # What the model raised is told as everywhere; the rest is of task files, data and their libraries.
+        if error is asked.failure or isinstance(error, ConfigError):
+            raise
+        line = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(f"{told}: {line}; look at the files and the data of the tasks") from error
     versions = {"sparsejax": __version__} | {name: version(name) for name in ("lm_eval", "jax")}
     return {**found, "packages": versions}
 
@@ -72,7 +79,7 @@ def run_tasks(model: HarnessModel, tasks: Tasks) -> dict[str, Any]:
 def results_text(found: dict[str, Any], conditions: dict[str, Any]) -> str:
     """Results and the conditions they were made under, as JSON."""
     # Task files may hold functions, which are written by their names.
-    return json.dumps({"sparsejax": conditions, **found}, indent=1, default=str) + "\n"
+    return json_row({"sparsejax": conditions, **found}, indent=1, named=True) + "\n"
 
 
 def result_lines(found: dict[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ def _byte_definition() -> dict[str, Any]:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
-    vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
+    vocabulary = {letter: byte for byte, letter in enumerate(byte_letters())}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary | {_END_OF_BYTES: ByteTokenizer.end_id}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
@@ -98,7 +98,7 @@ def _byte_definition() -> dict[str, Any]:
     return dict(json.loads(backend.to_str()))
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The letter of each byte: printable Latin-1 characters stand for themselves, the others for 256 and on."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = iter(range(256, 512))

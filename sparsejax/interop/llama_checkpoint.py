@@ -6,17 +6,22 @@ Axes: L layers, K input width, N output width, V vocabulary, D hidden.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 # NumPy knows bfloat16 only once this is imported.
 import ml_dtypes  # noqa: F401
+import msgspec
 import numpy as np
 import safetensors
 
 from sparsejax.config import ConfigError
+from sparsejax.files.folders import weight_files
+from sparsejax.files.json_records import read_record
+from sparsejax.files.names import confined
+from sparsejax.files.text import one_line
+from sparsejax.interop.exported_model import check_finite
 from sparsejax.interop.llama_config import LlamaShape, read_config
 from sparsejax.interop.llama_tensors import (
     EMBEDDING,
@@ -37,6 +42,12 @@ _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HARMLESS = "rotary_emb.inv_freq"
 # A line names at most so many tensors.
 _MOST_NAMES = 4
+
+
+class _Index(msgspec.Struct):
+    """``model.safetensors.index.json``: in which file each tensor is."""
+
+    weight_map: dict[str, str]
 
 
 class TensorSource(Protocol):
@@ -81,7 +92,9 @@ class LlamaCheckpoint:
           KeyError: no tensor of that name.
         """
         with safetensors.safe_open(self.files[name], framework="np") as file:
-            return np.asarray(file.get_tensor(name), np.float32)
+            array = np.asarray(file.get_tensor(name), np.float32)
+        check_finite(array, f"{self.files[name]}: {name}", "copy the checkpoint again, or choose another")
+        return array
 
 
 def read_llama(directory: Path) -> LlamaCheckpoint:
@@ -175,23 +188,26 @@ def _tensor_files(directory: Path) -> list[Path]:
     if not index.is_file():
         if (directory / SINGLE_FILE).is_file():
             return [directory / SINGLE_FILE]
-        raise ConfigError(f"{directory}: has neither {SINGLE_FILE} nor {INDEX_FILE}; convert it to safetensors first")
+        there = weight_files(directory)
+        if any(name.endswith(".safetensors") for name in there):
+            raise ConfigError(
+                f"{directory}: has {one_line(there[-1])}, but neither {SINGLE_FILE} nor {INDEX_FILE}; copy that too"
+            )
+        held = f"holds {one_line(there[0])}, " if there else ""
+        raise ConfigError(f"{directory}: {held}neither {SINGLE_FILE} nor {INDEX_FILE}; convert it to safetensors first")
     names = sorted(set(_weight_map(index).values()))
-    absent = [name for name in names if not (directory / name).is_file()]
+    paths = [confined(directory, name, named_in=index, links=True) for name in names]
+    absent = [name for name, path in zip(names, paths, strict=True) if not path.is_file()]
     if absent:
         raise ConfigError(f"{directory}: lacks the shards {_listed(absent)} that {INDEX_FILE} names; copy it again")
-    return [directory / name for name in names]
+    return paths
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        told = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        # A shard is a file beside its index and nowhere else.
-        if not all(isinstance(file, str) and Path(file).name == file for file in told.values()):
-            raise ValueError("a shard that is no plain file name")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{index}: cannot be read ({error}); copy the checkpoint again") from error
-    return dict(told)
+    told = read_record(index, _Index, fix="copy the checkpoint again").weight_map
+    if not told:
+        raise ConfigError(f"{index}: names no tensors; copy the checkpoint again")
+    return told
 
 
 def _check_index(directory: Path, found: Mapping[str, tuple[Path, tuple[int, ...], str]]) -> None:
@@ -216,4 +232,4 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+    return one_line(", ".join(names[:_MOST_NAMES])) + more

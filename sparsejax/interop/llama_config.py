@@ -6,17 +6,21 @@ What a key means when it is absent is what ``LlamaConfig`` of ``transformers`` t
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+import msgspec
 
 from sparsejax.config import ConfigError, ModelConfig
+from sparsejax.files.json_records import convert_record, read_record
+from sparsejax.files.text import one_line
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 
 # Both are this decoder where no window slides; a Mistral checkpoint has the tensor names of LLaMA.
 _MODEL_TYPES = ("llama", "mistral")
 _ROPE_TYPES = {"default": "none", "linear": "linear", "llama3": "llama3"}
+_LLAMA3 = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 # Key of config.json -> the value that this decoder computes; absent means the same.
 _ONLY: dict[str, Any] = {
     "hidden_act": "silu",
@@ -27,7 +31,44 @@ _ONLY: dict[str, Any] = {
     "partial_rotary_factor": 1.0,
 }
 
-_Value = TypeVar("_Value", int, float, bool)
+_FIX = "copy the checkpoint again"
+_Size = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+_Ids = int | list[int] | None
+
+
+class _Config(msgspec.Struct):
+    """The keys of ``config.json`` that decide sizes; null means absent."""
+
+    hidden_size: _Size
+    intermediate_size: _Size
+    num_attention_heads: _Size
+    num_hidden_layers: Annotated[int, msgspec.Meta(ge=1, lt=2**16)]
+    vocab_size: _Size
+    num_key_value_heads: _Size | None = None
+    head_dim: _Size | None = None
+    rms_norm_eps: _Positive | None = None
+    rope_theta: _Positive | None = None
+    tie_word_embeddings: bool | None = None
+    max_position_embeddings: _Size | None = None
+    bos_token_id: int | list[int] | None = None
+    eos_token_id: _Ids = None
+
+
+class _Rope(msgspec.Struct):
+    """``rope_parameters`` or ``rope_scaling``."""
+
+    rope_type: str | None = None
+    type: str | None = None
+    rope_theta: _Positive | None = None
+    factor: _Positive | None = None
+    low_freq_factor: _Positive | None = None
+    high_freq_factor: _Positive | None = None
+    original_max_position_embeddings: _Size | None = None
+
+
+class _Generation(msgspec.Struct):
+    eos_token_id: _Ids = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,22 +144,31 @@ def read_config(directory: Path) -> LlamaShape:
       ConfigError: there is none, it is broken, or it describes something that this decoder does not compute.
     """
     path = directory / CONFIG_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{directory}: has no {CONFIG_FILE}; name the directory of a LLaMA checkpoint") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); copy the checkpoint again") from error
-    if not isinstance(found, dict) or "model_type" not in found:
+    if not path.is_file():
+        raise ConfigError(f"{directory}: has no {CONFIG_FILE}; name the directory of a LLaMA checkpoint")
+    found = read_record(path, dict[str, Any], fix=_FIX)
+    if "model_type" not in found:
         raise ConfigError(f"{path}: names no model_type; name the directory of a LLaMA checkpoint")
     if found["model_type"] not in _MODEL_TYPES:
         raise ConfigError(
-            f"{path}: model_type={found['model_type']}: another architecture; only {', '.join(_MODEL_TYPES)} is read"
+            f"{path}: model_type={_short(found['model_type'])}: another architecture; only "
+            f"{', '.join(_MODEL_TYPES)} is read"
         )
     for key, only in _ONLY.items():
         if key in found and found[key] != only:
             raise ConfigError(f"{path}: {key}={_short(found[key])}: is not supported, only {only} is")
     return _shape(path, found)
+
+
+def end_ids(directory: Path) -> tuple[int, ...]:
+    """The ids that end a text by ``config.json`` or by ``generation_config.json``, where instruct models name more.
+
+    Raises:
+      ConfigError: one of them is broken.
+    """
+    generation = directory / GENERATION_FILE
+    more = read_record(generation, _Generation, fix=_FIX).eos_token_id if generation.is_file() else None
+    return tuple(dict.fromkeys([*read_config(directory).end_ids, *_listed(more)]))
 
 
 def config_json(shape: LlamaShape, dtype: str) -> dict[str, Any]:
@@ -159,89 +209,67 @@ def config_json(shape: LlamaShape, dtype: str) -> dict[str, Any]:
 
 
 def _shape(path: Path, found: dict[str, Any]) -> LlamaShape:
-    def number(key: str, default: _Value | None, kind: type[_Value] = int) -> _Value:  # type: ignore[assignment]
-        return _number(path, found, key, default, kind)
-
-    hidden, heads = number("hidden_size", None), number("num_attention_heads", None)
-    if not _given(found, "head_dim") and hidden % heads:
+    told = convert_record(found, _Config, name=path, fix=_FIX)
+    hidden, heads = told.hidden_size, told.num_attention_heads
+    if told.head_dim is None and hidden % heads:
         raise ConfigError(f"{path}: num_attention_heads={heads}: does not divide hidden_size={hidden}; give head_dim")
+    starts = _listed(told.bos_token_id)
     shape = LlamaShape(
         hidden=hidden,
-        mlp=number("intermediate_size", None),
+        mlp=told.intermediate_size,
         heads=heads,
-        kv_heads=number("num_key_value_heads", heads),
-        head_dim=number("head_dim", hidden // heads),
-        layers=number("num_hidden_layers", None),
-        **_rope(path, found),
-        rms_eps=number("rms_norm_eps", 1e-6, float),
-        tied_head=number("tie_word_embeddings", False, bool),
-        vocab_size=number("vocab_size", None),
-        longest=number("max_position_embeddings", 2048),
-        start_id=number("bos_token_id", 0) if _given(found, "bos_token_id") else None,
-        end_ids=_ids(path, found),
+        kv_heads=told.num_key_value_heads or heads,
+        head_dim=told.head_dim or hidden // heads,
+        layers=told.num_hidden_layers,
+        **_rope(path, found, told.rope_theta),
+        rms_eps=told.rms_norm_eps or 1e-6,
+        tied_head=bool(told.tie_word_embeddings),
+        vocab_size=told.vocab_size,
+        longest=told.max_position_embeddings or 2048,
+        start_id=starts[0] if starts else None,
+        end_ids=tuple(_listed(told.eos_token_id)),
     )
-    for key, value in (("num_key_value_heads", shape.kv_heads), ("head_dim", shape.head_dim)):
-        if value < 1 or (key == "num_key_value_heads" and heads % value) or (key == "head_dim" and value % 2):
-            rule = "must be even" if key == "head_dim" else f"must divide num_attention_heads={heads}"
-            raise ConfigError(f"{path}: {key}={value}: {rule}")
+    if heads % shape.kv_heads:
+        raise ConfigError(
+            f"{path}: num_key_value_heads={shape.kv_heads}: must divide num_attention_heads={heads}; {_FIX}"
+        )
+    if shape.head_dim % 2:
+        raise ConfigError(f"{path}: head_dim={shape.head_dim}: must be even; {_FIX}")
     return shape
 
 
-def _rope(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+def _rope(path: Path, found: dict[str, Any], theta: float | None) -> dict[str, Any]:
     """Rotary settings, from ``rope_parameters`` (transformers 5) or ``rope_theta`` and ``rope_scaling`` (before)."""
-    told = found["rope_parameters"] if _given(found, "rope_parameters") else {}
-    told = {**(found["rope_scaling"] if _given(found, "rope_scaling") else {}), **told}
-    kind = told["rope_type"] if "rope_type" in told else told["type"] if "type" in told else "default"
+    given: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        if key in found and found[key] is not None:
+            given |= convert_record(found[key], dict[str, Any], name=f"{path}: {key}", fix=_FIX)
+    told = convert_record(given, _Rope, name=f"{path}: rope_parameters", fix=_FIX)
+    kind = told.rope_type or told.type or "default"
     if kind not in _ROPE_TYPES:
-        raise ConfigError(f"{path}: rope type {kind}: is not supported, only {', '.join(_ROPE_TYPES)} are")
+        raise ConfigError(f"{path}: rope type {_short(kind)}: is not supported, only {', '.join(_ROPE_TYPES)} are")
     for key, only in _ONLY.items():
-        if key in told and told[key] != only:
-            raise ConfigError(f"{path}: {key}={_short(told[key])}: is not supported, only {only} is")
-    base = told if "rope_theta" in told else found
-    scaled = kind != "default"
+        if key in given and given[key] != only:
+            raise ConfigError(f"{path}: {key}={_short(given[key])}: is not supported, only {only} is")
     # A scaling that does not say how much is broken, not a default.
-    needed = {"llama3": ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")}
-    for key in ("factor", *(needed[kind] if kind in needed else ())) if scaled else ():
-        if key not in told:
+    needed = {"linear": ("factor",), "llama3": ("factor", *_LLAMA3)}
+    for key in needed[kind] if kind in needed else ():
+        if getattr(told, key) is None:
             raise ConfigError(f"{path}: rope type {kind} lacks {key}")
     return {
-        "rope_base": _number(path, base, "rope_theta", 10000.0, float),
+        "rope_base": told.rope_theta or theta or 10000.0,
         "rope_scaling": _ROPE_TYPES[kind],
-        "rope_factor": _number(path, told, "factor", 1.0, float) if scaled else 1.0,
-        "rope_low_frequency": _number(path, told, "low_freq_factor", 1.0, float),
-        "rope_high_frequency": _number(path, told, "high_freq_factor", 4.0, float),
-        "rope_original_length": _number(path, told, "original_max_position_embeddings", 8192, int),
+        "rope_factor": told.factor if kind in needed else 1.0,
+        "rope_low_frequency": told.low_freq_factor or 1.0,
+        "rope_high_frequency": told.high_freq_factor or 4.0,
+        "rope_original_length": told.original_max_position_embeddings or 8192,
     }
 
 
-def _ids(path: Path, found: dict[str, Any]) -> tuple[int, ...]:
-    """``eos_token_id`` is an id, a list of them, null, or absent."""
-    if not _given(found, "eos_token_id"):
-        return ()
-    told = found["eos_token_id"]
-    ids = told if isinstance(told, list) else [told]
-    if not all(type(each) is int for each in ids):
-        raise ConfigError(f"{path}: eos_token_id={_short(told)}: must be an id or a list of ids")
-    return tuple(ids)
-
-
-def _number(path: Path, found: dict[str, Any], key: str, default: _Value | None, kind: type[_Value]) -> _Value:
-    """The value of a key; ``default`` where it is absent or null, and an error if there is no default."""
-    if not _given(found, key):
-        if default is None:
-            raise ConfigError(f"{path}: {key} is missing; name the directory of a LLaMA checkpoint")
-        return default
-    value = found[key]
-    if kind is float and type(value) is int:
-        return kind(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{path}: {key}={_short(value)}: must be of type {kind.__name__}")
-    return value
-
-
-def _given(found: dict[str, Any], key: str) -> bool:
-    return key in found and found[key] is not None
+def _listed(told: _Ids) -> list[int]:
+    """An id, a list of them, or null, as a list."""
+    return told if isinstance(told, list) else [] if told is None else [told]
 
 
 def _short(value: Any) -> str:
-    return str(value) if len(str(value)) <= 40 else f"{str(value)[:40]}..."
+    return one_line(value, 40)

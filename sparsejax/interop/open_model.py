@@ -18,9 +18,11 @@ import numpy as np
 from sparsejax.config import ConfigError, ModelConfig
 from sparsejax.data.tokenizer import Tokenizer, hub_tokenizer, load_tokenizer
 from sparsejax.inference.engine import Engine
+from sparsejax.inference.vocabulary import absent_ids
+from sparsejax.interop.exported_model import check_finite
 from sparsejax.interop.from_export import is_export, read_export
-from sparsejax.interop.llama_checkpoint import read_llama
-from sparsejax.interop.llama_config import LlamaShape
+from sparsejax.interop.llama_checkpoint import INDEX_FILE, read_llama
+from sparsejax.interop.llama_config import LlamaShape, end_ids
 from sparsejax.interop.llama_tensors import EMBEDDING, HEAD, LINEARS, NORM, NORMS, layer_tensor
 from sparsejax.models.functional import Tree
 from sparsejax.models.shapes import SHARD_AXES, shape_of_model, weight_shapes
@@ -42,6 +44,7 @@ class OpenModel:
       params, topology: trees as ``models.functional.abstract`` has them.
       tokenizer: the one it was trained with.
       length: tokens of a training row: what its positions were trained for.
+      end_ids: tokens that end a text.
     """
 
     model: ModelConfig
@@ -50,10 +53,13 @@ class OpenModel:
     topology: Tree
     tokenizer: Tokenizer
     length: int
+    end_ids: tuple[int, ...]
 
     def engine(self, devices: Sequence[jax.Device]) -> Engine:
         """The model on these devices, which share the rows of a batch."""
-        return Engine(self.model, self.weights, self.params, self.topology, devices=devices)
+        rows = self.params["embed"]["embedding"].shape[0]
+        absent = absent_ids(self.tokenizer, rows)
+        return Engine(self.model, self.weights, self.params, self.topology, devices=devices, absent=absent)
 
 
 def open_model(directory: RunDirectory, notice: Notice, weights: Weights = "raw") -> OpenModel:
@@ -78,6 +84,9 @@ def open_model(directory: RunDirectory, notice: Notice, weights: Weights = "raw"
         return _of_tensors(directory, checkpoint.shape, checkpoint.tensor, {}, dtype)
     trained = restore_run(directory, notice, weights)
     state, run = trained.state, trained.run
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        name = "/".join(str(part.key) for part in path)
+        check_finite(np.asarray(leaf), f"{directory}: {name}", "the run diverged; use an earlier checkpoint")
     return OpenModel(
         run.model,
         trained.recipe.weights,
@@ -85,11 +94,12 @@ def open_model(directory: RunDirectory, notice: Notice, weights: Weights = "raw"
         state.topology,
         trained.tokenizer,
         run.data.sequence_length,
+        (trained.tokenizer.end_id,),
     )
 
 
 def _is_checkpoint(directory: Path) -> bool:
-    return any(directory.glob("*.safetensors"))
+    return any(directory.glob("*.safetensors")) or (directory / INDEX_FILE).is_file()
 
 
 def _of_tensors(
@@ -129,7 +139,9 @@ def _of_tensors(
     if not shape.tied_head:
         params["head"] = {"kernel": tensor(HEAD).T}
     topology = {"layers": places} if places else {}
-    return OpenModel(model, weights, params, topology, _tokenizer(directory, shape), shape.longest)
+    tokenizer = _tokenizer(directory, shape)
+    ends = tuple(dict.fromkeys([tokenizer.end_id, *end_ids(directory)]))
+    return OpenModel(model, weights, params, topology, tokenizer, shape.longest, ends)
 
 
 def _weight(name: str, widths: tuple[int, int], active: Sequence[np.ndarray]) -> SparseWeight:

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ FORMAT = "sparsejax packed 1"
 METADATA_KEY = "sparsejax"
 VALUES, MASK = ".values", ".mask"
 _NO_DIGEST = b"0" * 64
+_DIGEST = re.compile("[0-9a-f]{64}")
 _CHUNK = 1 << 24
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "BF16": np.dtype("<u2"), "U8": np.dtype("u1")}
 
@@ -80,6 +82,8 @@ class PackedModel:
           PackedFileError: it is absent, cut off, changed, or something else.
         """
         self._path = Path(path)
+        if self._path.is_dir():
+            raise PackedFileError(f"{path}: is a folder; name the packed file in it")
         try:
             with safe_open(self._path, framework="np") as file:
                 told = file.metadata()
@@ -92,13 +96,41 @@ class PackedModel:
             form, digest = metadata["format"], metadata["digest"]
             self.config, self.facts, self.sparse = metadata["config"], metadata["facts"], metadata["sparse"]
             self.dtype = metadata["dtype"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise PackedFileError(f"{path}: its metadata cannot be read ({error})") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise PackedFileError(f"{path}: its metadata cannot be read ({type(error).__name__})") from error
         if form != FORMAT:
             raise PackedFileError(f"{path}: is of format {form!r}, this reads {FORMAT!r}")
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise PackedFileError(f"{path}: its digest is none")
         if verify and file_digest(self._path, digest) != digest:
             raise PackedFileError(f"{path}: its bytes are not those that were written (the digest differs)")
         self._entries, self._start = _header(self._path)
+        wrong = self._wrong()
+        if wrong:
+            raise PackedFileError(f"{path}: {wrong}, so its parts do not belong together")
+
+    def _wrong(self) -> str:
+        """The first part that does not fit the others, in a phrase; empty if all do."""
+        for name, entry in self._entries.items():
+            if entry["dtype"] not in _DTYPES:
+                return f"{name!r} is of type {entry['dtype']!r}"
+        if not all(isinstance(part, dict) for part in (self.config, self.facts, self.sparse)):
+            return "its metadata is no table"
+        for name, told in self.sparse.items():
+            pairs = [told[key] if isinstance(told, dict) and key in told else None for key in ("shape", "block")]
+            if not all(isinstance(pair, list) and [type(n) for n in pair] == [int, int] for pair in pairs):
+                return f"{name!r} has no shape and block"
+            (outputs, inputs), (height, width) = told["shape"], told["block"]
+            if min(outputs, inputs, height, width) < 1 or outputs % height or inputs % width:
+                return f"{name!r} has blocks that do not divide it"
+            if name + VALUES not in self._entries or name + MASK not in self._entries:
+                return f"{name!r} has no values or no mask"
+            cells, mask = (outputs // height) * (inputs // width), self._entries[name + MASK]
+            if mask["dtype"] != "U8" or mask["shape"] != [-(-cells // 8)]:
+                return f"{name!r} has a mask of another size"
+            if self._entries[name + VALUES]["shape"] != [int(self.mask(name).sum()), height, width]:
+                return f"{name!r} has another number of blocks than its mask"
+        return ""
 
     @property
     def names(self) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from sparsejax.files.json_records import json_row
 from sparsejax.interop.exported_model import Dtype, ExportedModel, block_of, cut
 from sparsejax.interop.llama_config import config_json
 from sparsejax.interop.llama_tensors import tensor_shapes
@@ -42,7 +42,7 @@ def write_packed(directory: Path, model: ExportedModel, dtype: Dtype) -> None:
         "facts": dict(model.facts),
     }
     path = directory / PACKED_FILE
-    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata)})
+    save_file(tensors, path, metadata={METADATA_KEY: json_row(metadata)})
     _sign(path, metadata)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from sparsejax import __version__
-from sparsejax.config import ConfigError
+from sparsejax.files.json_records import read_record
 from sparsejax.interop.exported_model import FACTS_SCHEMA
 from sparsejax.interop.llama_tensors import LINEARS, layer_tensor
 from sparsejax.models.accounting import WeightCount, dense_weights, parameters, theoretical_flops
@@ -18,6 +18,37 @@ from sparsejax.training.metrics import read_rows
 from sparsejax.training.provenance import git_commit
 from sparsejax.training.restore import TrainedRun, Weights
 from sparsejax.training.workdir import RunDirectory, read_manifest
+
+_Record = TypeVar("_Record")
+
+
+class _Result(msgspec.Struct):
+    """What is read of ``result.json``; null stands for a number that was not finite."""
+
+    steps: int
+    train_loss: float | None
+    validation_loss: float | None
+    bits_per_byte: float | None
+    total_tokens: int
+    unique_tokens: int
+    epochs: float
+    executed_flops: float
+    theoretical_flops: float
+    device: str
+    versions: dict[str, str]
+
+
+class _Average(msgspec.Struct):
+    loss: float | None
+    bits_per_byte: float | None
+
+
+class _Soup(msgspec.Struct):
+    """What is read of ``average.json``."""
+
+    ingredients: list[str]
+    shares: list[float]
+    average: _Average
 
 
 def run_facts(
@@ -101,19 +132,19 @@ def _density_table(
 def _training(workdir: RunDirectory, trained: TrainedRun, step: int) -> dict[str, Any]:
     """Tokens, losses, FLOPs and versions, as far as the run directory knows them for this step."""
     run = trained.run
-    told = _json(workdir / "result.json")
-    result = told if told is not None and told["steps"] == step else None
+    told = _read(workdir / "result.json", _Result)
+    result = told if told is not None and told.steps == step else None
     rows = [row for row in read_rows(workdir / "metrics.jsonl") if row["step"] <= step]
     train = [row for row in rows if row["kind"] == "train"]
     evals = [row for row in rows if row["kind"] == "eval"]
     tokens = step * run.train.batch_size * run.data.sequence_length
-    soup = _json(workdir / "average.json")
+    soup = _read(workdir / "average.json", _Soup)
     if soup is not None:
-        losses = {"train": None, "validation": soup["average"]["loss"]}
-        losses |= {"bits_per_byte": soup["average"]["bits_per_byte"], "step": step}
+        losses = {"train": None, "validation": soup.average.loss}
+        losses |= {"bits_per_byte": soup.average.bits_per_byte, "step": step}
     elif result is not None:
-        losses = {"train": result["train_loss"], "validation": result["validation_loss"]}
-        losses |= {"bits_per_byte": result["bits_per_byte"], "step": step}
+        losses = {"train": result.train_loss, "validation": result.validation_loss}
+        losses |= {"bits_per_byte": result.bits_per_byte, "step": step}
     else:
         last = evals[-1] if evals else {"loss": None, "bits_per_byte": None, "step": None}
         losses = {"train": train[-1]["loss_mean"] if train else None, "validation": last["loss"]}
@@ -121,25 +152,20 @@ def _training(workdir: RunDirectory, trained: TrainedRun, step: int) -> dict[str
     return {
         "finished": result is not None or soup is not None,
         "tokens": {
-            "seen": result["total_tokens"] if result else tokens,
-            "unique": result["unique_tokens"] if result else run.data.unique_tokens or None,
-            "epochs": result["epochs"] if result else train[-1]["epoch"] if train else None,
+            "seen": result.total_tokens if result else tokens,
+            "unique": result.unique_tokens if result else run.data.unique_tokens or None,
+            "epochs": result.epochs if result else train[-1]["epoch"] if train else None,
         },
         "losses": losses,
         "training_flops": {
-            "executed": result["executed_flops"] if result else None,
-            "theoretical": result["theoretical_flops"] if result else None,
+            "executed": result.executed_flops if result else None,
+            "theoretical": result.theoretical_flops if result else None,
         },
-        "device": result["device"] if result else None,
-        "versions": result["versions"] if result else None,
-        "average_of": dict(zip(soup["ingredients"], soup["shares"], strict=True)) if soup is not None else None,
+        "device": result.device if result else None,
+        "versions": result.versions if result else None,
+        "average_of": dict(zip(soup.ingredients, soup.shares, strict=True)) if soup is not None else None,
     }
 
 
-def _json(path: RunDirectory) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: is not valid JSON ({error}); restore it") from error
+def _read(path: RunDirectory, kind: type[_Record]) -> _Record | None:
+    return read_record(path, kind, fix="restore it from a copy") if path.exists() else None

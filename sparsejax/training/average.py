@@ -10,7 +10,6 @@ worse than each of them. The losses that are returned say whether it helped.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,13 @@ import numpy as np
 
 from sparsejax.config import ConfigError, differing_keys
 from sparsejax.data.pipeline import open_corpus, validation_batches
+from sparsejax.files.folders import no_run
+from sparsejax.files.json_records import json_row
 from sparsejax.files.outputs import Outputs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
 from sparsejax.training.recipe import build_recipe
-from sparsejax.training.restore import TrainedRun, Weights, restore_run
+from sparsejax.training.restore import TrainedRun, Weights, check_runs, restore_run
 from sparsejax.training.state import TrainState, Tree
 from sparsejax.training.steps import make_eval_step
 from sparsejax.training.workdir import Notice, add_commits, check_same_data, read_manifest, write_manifest
@@ -96,6 +97,7 @@ def average_runs(
     for workdir, manifest in zip(workdirs[1:], manifests[1:], strict=True):
         _check_same_but_for_seeds(workdirs[0], manifests[0], workdir, manifest)
 
+    check_runs(workdirs, weights)
     kitchen = _Kitchen(workdirs, weights, notice)
     reported = range(min(kitchen.first.run.train.eval_tokens, kitchen.corpus.validation.tokens))
     chosen_on = 0
@@ -203,7 +205,7 @@ def different_weight(one: Tree, other: Tree) -> str | None:
 def _manifest_of_finished(workdir: Path) -> dict[str, Any]:
     manifest = read_manifest(workdir)
     if manifest is None:
-        raise ConfigError(f"--runs={workdir}: holds no run (no config.json)")
+        raise ConfigError(f"--runs={workdir}: holds no run: {no_run(workdir)}")
     if not (workdir / "result.json").exists():
         raise ConfigError(f"--runs={workdir}: is not finished (no result.json); train it to its end first")
     return manifest
@@ -244,7 +246,7 @@ def _write(out: Path, first: TrainedRun, params: Tree, soup: Soup, notice: Notic
         assert mixed is not None
         add_commits(out, mixed["git_commits"])
     first.tokenizer.save(out / "tokenizer")
-    (out / RECORD).write_text(json.dumps(dataclasses.asdict(soup), indent=1) + "\n", encoding="utf-8")
+    (out / RECORD).write_text(json_row(dataclasses.asdict(soup), indent=1) + "\n", encoding="utf-8")
     old = first.recipe
     recipe = build_recipe(
         dataclasses.replace(old.run, optim=run.optim),

@@ -19,7 +19,7 @@ from sparsejax.data.splits import VALIDATION
 from sparsejax.training.breakdown import frequency_bins, training_counts
 from sparsejax.training.document_losses import Difference, TextEvaluation, TokenStep, measure_text, paired
 from sparsejax.training.eval_text import Context, EvalText, tokenised, validation_text
-from sparsejax.training.restore import TrainedRun, Weights, restore_run
+from sparsejax.training.restore import TrainedRun, Weights, check_runs, restore_run
 from sparsejax.training.token_losses import make_token_step
 from sparsejax.training.workdir import Notice, RunDirectory, check_same_data, read_manifest
 
@@ -118,6 +118,7 @@ def evaluate_runs(workdirs: Sequence[RunDirectory], settings: Settings, notice: 
     Raises:
       ConfigError: a directory holds no run or no checkpoint, a text cannot be read, or data have changed.
     """
+    check_runs(workdirs, settings.weights)
     texts = _read_texts(settings, _cache_dir(workdirs[0]))
     names = short_names([str(workdir) for workdir in workdirs])
     runs = tuple(

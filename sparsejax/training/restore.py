@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,6 +12,7 @@ import jax
 
 from sparsejax.config import ConfigError, RunConfig, resolve
 from sparsejax.data.tokenizer import Tokenizer, load_tokenizer
+from sparsejax.files.folders import no_run
 from sparsejax.hardware.target import target_of
 from sparsejax.optim.weight_average import averaged_weights
 from sparsejax.training.checkpoint import Checkpoints
@@ -22,6 +23,7 @@ from sparsejax.training.workdir import Notice, RunDirectory, read_manifest
 
 # What ``state.params`` of a restored run are: the weights as trained, or their average (``optim.ema_decay``).
 Weights = Literal["raw", "ema"]
+_NO_CHECKPOINT = "has no checkpoint yet; train until the first one is saved"
 WEIGHTS: tuple[str, ...] = get_args(Weights)
 
 
@@ -51,7 +53,7 @@ def restore_run(workdir: Path, notice: Notice, weights: Weights = "raw") -> Trai
     """
     manifest = read_manifest(workdir)
     if manifest is None:
-        raise ConfigError(f"--workdir={workdir}: holds no run (no config.json); start one with 'sparsejax train'")
+        raise ConfigError(f"--workdir={workdir}: holds no run: {no_run(workdir)}")
     run = resolve(manifest["config"])
     tokenizer = run_tokenizer(workdir, manifest)
     recipe = _recipe_here(run, manifest["steps"], tokenizer, notice)
@@ -61,10 +63,33 @@ def restore_run(workdir: Path, notice: Notice, weights: Weights = "raw") -> Trai
     ) as saved:
         state = restore_newest(saved, recipe)
     if state is None:
-        raise ConfigError(f"--workdir={workdir}: has no checkpoint yet; train until the first one is saved")
+        raise ConfigError(f"--workdir={workdir}: {_NO_CHECKPOINT}")
     if weights == "ema":
         state = _with_average(workdir, state)
     return TrainedRun(run, recipe.at_stage(int(state.step)), state, tokenizer)
+
+
+def check_runs(workdirs: Sequence[RunDirectory], weights: Weights = "raw") -> None:
+    """Look at several runs before the work on the first: manifest, tokenizer and a checkpoint are there.
+
+    Args:
+      workdirs: run directories.
+      weights: what will be read of them.
+
+    Raises:
+      ConfigError: as ``restore_run``.
+    """
+    for workdir in workdirs:
+        manifest = read_manifest(workdir)
+        if manifest is None:
+            raise ConfigError(f"--workdir={workdir}: holds no run: {no_run(workdir)}")
+        run = resolve(manifest["config"])
+        run_tokenizer(workdir, manifest)
+        saved = workdir / "checkpoints"
+        if not saved.exists() or not any(path.name.isdecimal() for path in saved.iterdir()):
+            raise ConfigError(f"--workdir={workdir}: {_NO_CHECKPOINT}")
+        if weights == "ema" and not run.optim.ema_decay:
+            raise _no_average(workdir)
 
 
 def run_tokenizer(workdir: RunDirectory, manifest: Mapping[str, Any]) -> Tokenizer:
@@ -103,7 +128,11 @@ def _recipe_here(run: RunConfig, steps: int, tokenizer: Tokenizer, notice: Notic
 def _with_average(workdir: Path, state: TrainState) -> TrainState:
     average = averaged_weights(state.opt_state)
     if average is None:
-        raise ConfigError(
-            f"--weights=ema: {workdir} keeps no average of its weights; train it with --config.optim.ema_decay=0.999"
-        )
+        raise _no_average(workdir)
     return dataclasses.replace(state, params=average)
+
+
+def _no_average(workdir: RunDirectory) -> ConfigError:
+    return ConfigError(
+        f"--weights=ema: {workdir} keeps no average of its weights; train it with --config.optim.ema_decay=0.999"
+    )

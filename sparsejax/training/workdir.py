@@ -17,6 +17,7 @@ from typing import IO, Any, TypeAlias
 from etils import epath
 
 from sparsejax.config import ConfigError, RunConfig, differing_keys
+from sparsejax.files.folders import hub_model_type, no_run
 
 # Receives one line for whatever the user must know.
 Notice = Callable[[str], None]
@@ -86,6 +87,8 @@ def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
         missing = {"schema", "config", "steps", "data_digest", "tokenizer_digest"} - set(manifest)
     except (json.JSONDecodeError, TypeError) as error:
         raise ConfigError(f"{path}: is not valid JSON ({error}); restore it or use a new --workdir") from error
+    if missing and hub_model_type(workdir):
+        raise ConfigError(f"--workdir={workdir}: holds no run: {no_run(workdir)}")
     if missing or manifest["schema"] != SCHEMA:
         raise ConfigError(f"{path}: was not written by this version of sparsejax; use a new --workdir")
     # Runs from before there were meshes ran on one device, and all replicas once met every step.

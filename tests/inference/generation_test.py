@@ -59,6 +59,14 @@ def test_every_row_ends_for_its_own_reason(engine, scripted):
     assert len(last) == sum(piece.end is not None for piece in found) == 3
 
 
+def test_other_ids_that_end_a_text_end_it_too(engine, scripted):
+    scripted("ab!cd", "a?b")
+    found = pieces(engine, ["x", "y"], new_tokens=5, end_ids=(ord("!"), ord("?")))
+    last = [piece for piece in found if piece.end]
+    assert [(piece.row, piece.end, piece.tokens) for piece in last] == [(1, "end", 1), (0, "end", 2)]
+    assert "".join(piece.text for piece in found if piece.row == 0) == "ab"
+
+
 def test_a_stop_string_held_back_is_text_when_the_tokens_run_out(engine, scripted):
     scripted("ab##cd")
     (*_, last) = pieces(engine, ["x"], new_tokens=4, stop=["###"])
@@ -120,15 +128,21 @@ def test_an_interrupted_line_still_ends(engine, monkeypatch):
         ("one\n\ntwo  \n", "prompts.txt", ["one", "two  "]),
         ('{"prompt": "a\\nb"}\n{"prompt": ""}\n', "prompts.jsonl", ["a\nb", ""]),
         ("\n", "prompts.txt", "holds no prompt"),
-        ("text", "prompts.jsonl", "no object with a key 'prompt'"),
-        ('{"prompt": 1}', "prompts.jsonl", "is no text"),
+        ("\ufeffa\x0cb\r\n\u2028\nc", "prompts.txt", ["a\x0cb", "c"]),
+        ('\ufeff{"prompt": "a\u2028b\x85"}\r\n{"prompt": "c"}', "prompts.jsonl", ["a\u2028b\x85", "c"]),
+        ("text", "prompts.jsonl", "line 1: is not JSON.*; each line must be an object with a text 'prompt'"),
+        ('{"prompt": "a"}\n{"prompt": 1}', "prompts.jsonl", r"line 2: .*Expected `str`, got `int`"),
+        ('{"text": "a"}', "prompts.jsonl", "missing required field `prompt`"),
+        ('{"prompt": "\\ud800"}', "prompts.jsonl", "line 1: is not JSON"),
+        (b"a\xff", "prompts.txt", "is not UTF-8: byte 0xff in line 1"),
+        ("a".encode("utf-16"), "prompts.txt", "is UTF-16; save it as UTF-8"),
         (None, "prompts.txt", "cannot be read"),
     ],
 )
 def test_prompts_from_a_file(tmp_path, content, name, expected):
     path = tmp_path / name
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     if isinstance(expected, list):
         assert read_prompts(str(path)) == expected
     else:

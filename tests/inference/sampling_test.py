@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.inference.sampling import GREEDY, Sampling, draw, draw_rows
+from sparsejax.inference.sampling import Sampling, draw, draw_rows
 
 PROBABILITIES = np.array([0.1, 0.5, 0.15, 0.25])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES))
@@ -44,8 +44,10 @@ def test_temperature_comes_before_the_nucleus():
     assert frequencies(Sampling(0.5, top_p=0.7))[1] == 1.0
 
 
-def test_temperature_zero_is_greedy():
-    assert int(draw(LOGITS, GREEDY, jax.random.key(0))) == 1
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-45, 1e-38, 9e-7])
+def test_temperature_zero_or_next_to_it_is_greedy(temperature):
+    for how in (Sampling(temperature), Sampling(temperature, top_k=2, top_p=0.5)):
+        assert int(draw(1e4 * LOGITS, how, jax.random.key(0))) == 1
 
 
 def test_a_row_draws_by_its_seed_and_the_number_of_the_token():
@@ -60,7 +62,9 @@ def test_a_row_draws_by_its_seed_and_the_number_of_the_token():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"temperature": -1.0}, "temperature=-1.0: must be at least 0"),
+        ({"temperature": -1.0}, "temperature=-1.0: must be a number of at least 0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),
         ({"top_k": -1}, "top_k=-1: must be at least 0"),
         ({"top_p": 0.0}, r"top_p=0.0: must be in \(0, 1\]"),
         ({"top_p": 1.5}, "top_p=1.5"),

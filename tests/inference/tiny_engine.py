@@ -14,6 +14,7 @@ import numpy as np
 from sparsejax.config import ModelConfig
 from sparsejax.inference.engine import Engine
 from sparsejax.inference.sampling import Sampling, draw
+from sparsejax.inference.vocabulary import Absent
 from sparsejax.models.functional import Tree, abstract, initial_trees, merge
 from sparsejax.models.weight_table import SparseWeight, weight_table
 from tests.models.conftest import MODEL, TOPOLOGY, build
@@ -41,13 +42,14 @@ class Tiny:
     topology: Tree
     graphdef: Any
 
-    def engine(self, devices: int = 1, implementation: str = "batched") -> Engine:
+    def engine(self, devices: int = 1, implementation: str = "batched", absent: Absent = ()) -> Engine:
         return Engine(
             self.model,
             self.weights,
             self.params,
             self.topology,
             devices=jax.devices()[:devices],
+            absent=absent,
             implementation=implementation,
         )
 

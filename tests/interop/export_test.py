@@ -1,7 +1,10 @@
 """Exports of a run: what the directories hold, there and back again, and what is refused."""
 
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +14,20 @@ import pytest
 from safetensors.numpy import load_file
 
 from sparsejax.cli.main import main
+from sparsejax.config import ConfigError
 from sparsejax.data.tokenizer import ByteTokenizer, load_tokenizer
 from sparsejax.interop.export import export
+from sparsejax.interop.exported_model import FACTS_FILE, Dtype, ExportedModel
+from sparsejax.interop.from_export import read_export
 from sparsejax.interop.hf_files import parse_size
+from sparsejax.interop.llama_config import read_config
 from sparsejax.models import functional
 from sparsejax.topology.blocks import to_dense
 from sparsejax.training.restore import restore_run
 from tests.interop.dense import logits_here
 from tests.interop.untrained import write_run
 
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "interop" / "export"
 UP = "model.layers.1.mlp.up_proj.weight"
 
 
@@ -113,13 +121,77 @@ def test_nothing_is_left_where_an_export_fails(source: Path, tmp_path: Path, cap
         f"--workdir={source / 'hf'} --weights=ema": "is an export, which holds one model",
         f"--workdir={source / 'run'} --weights=ema": "keeps no average of its weights",
         f"--workdir={source / 'run'} --out={source / 'hf'}": "exists already",
-        f"--workdir={source / 'run'} --out=/proc/out": "cannot be made",
+        f"--workdir={source / 'run'} --out=/proc/out": "cannot be written",
     }
     for flags, said in cases.items():
         assert main(["export", f"--out={out}", *flags.split()]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert said in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["hf", "packed", "bfloat16"])
+def test_every_file_that_decides_the_model_is_held_against_its_digest(source: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(source / name, folder)
+    deciding = [path for path in folder.iterdir() if path.name not in ("README.md", "train_config.py", FACTS_FILE)]
+    assert {"config.json", "tokenizer.json", "generation_config.json"} < {path.name for path in deciding}
+    for path in deciding:
+        good = path.read_bytes()
+        middle = len(good) // 2
+        for content in (good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :], good + b" ", b""):
+            path.write_bytes(content)
+            with pytest.raises(ConfigError, match=re.escape(f"{path.name}: was changed since it was exported")):
+                read_export(folder)
+        path.unlink()
+        with pytest.raises(ConfigError, match=re.escape(f"lacks {path.name}")):
+            read_export(folder)
+        path.write_bytes(good)
+    (folder / "README.md").write_text("A card of one's own.")
+    read_export(folder)
+    (folder / "model-00009-of-00009.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"model-00009-of-00009.safetensors is not of this export"):
+        read_export(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda facts: facts | {"schema": 1}, "another version of sparsejax"),
+        (lambda facts: facts | {"density": "half"}, r"Expected `float`, got `str` - at `\$.density`"),
+        (lambda facts: facts | {"weights": [1]}, r"at `\$.weights`"),
+        (lambda facts: {key: value for key, value in facts.items() if key != "losses"}, "missing required field `los"),
+        (lambda facts: facts | {"files": {"../x": "0"}}, "names the file '../x', which is not in its folder"),
+        (lambda facts: [facts], "Expected `object`, got `array`"),
+    ],
+)
+def test_facts_that_are_none_are_one_line(source: Path, tmp_path: Path, change: Any, part: str) -> None:
+    shutil.copytree(source / "hf", tmp_path / "copy")
+    path = tmp_path / "copy" / FACTS_FILE
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ConfigError, match=part) as caught:
+        read_export(tmp_path / "copy")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "refused"),
+    [
+        (np.nan, "float32", "has 1 of 2 values that are not finite numbers"),
+        (np.inf, "bfloat16", "has 1 of 2 values that are not finite numbers"),
+        (3.4e38, "bfloat16", "as bfloat16 has 1 of 2 values that are not finite numbers; export it as float32"),
+        (3.4e38, "float32", ""),
+        (3.38e38, "bfloat16", ""),
+    ],
+)
+def test_values_that_are_not_finite_or_overflow_are_refused(value: float, dtype: Dtype, refused: str) -> None:
+    tensor = np.array([value, 1.0], np.float32)
+    model = ExportedModel(read_config(GOLDEN), {}, {}, lambda name: tensor, {}, "float32")
+    if refused:
+        with pytest.raises(ConfigError, match=refused):
+            model.stored("lm_head.weight", dtype)
+    else:
+        assert np.isfinite(model.stored("lm_head.weight", dtype).astype(np.float32)).all()
 
 
 @pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("500MB", 5 * 10**8), ("1.5KB", 1500), ("64", 64)])

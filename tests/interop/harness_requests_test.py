@@ -1,6 +1,7 @@
 """What the harness asks, against token sequences written out by hand."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sparsejax.data.tokenizer import ByteTokenizer
 from sparsejax.inference.scoring import Score, Scored
 from sparsejax.interop import harness_requests
 from sparsejax.interop.harness import Tasks, require_package, result_lines, results_text
-from sparsejax.interop.harness_requests import HarnessModel, rolling_windows
+from sparsejax.interop.harness_requests import HarnessModel, check_generation, rolling_windows
 from tests.inference.tiny_engine import tiny
 
 START = ByteTokenizer.start_id
@@ -114,11 +115,83 @@ def test_arguments_that_are_not_understood_are_named(model):
         model.generate_until([("x", {"num_beams": 4})])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"top_p": 0.0}, r"top_p=0.0: must be in \(0, 1\]"),
+        ({"top_p": float("nan")}, "top_p=nan"),
+        ({"top_p": "0.9"}, "top_p=0.9: must be in"),
+        ({"top_k": -1}, "top_k=-1: must be a whole number of at least 0; 0 means all"),
+        ({"top_k": 2.5}, "top_k=2.5"),
+        ({"temperature": -1.0}, "temperature=-1.0: must be a number of at least 0"),
+        ({"temperature": float("inf")}, "temperature=inf"),
+        ({"temperature": [1]}, "temperature="),
+        ({"max_gen_toks": 0}, "max_gen_toks=0: must be a whole number of at least 1"),
+        ({"max_tokens": 10**12}, "max_tokens="),
+        ({"max_new_tokens": "8"}, "max_new_tokens=8"),
+        ({"do_sample": "yes"}, "do_sample=yes: must be true or false"),
+        ({"until": 3}, "until=3: must be a text or a list of texts"),
+        ({"until": ["a", None]}, "until="),
+    ],
+)
+def test_arguments_that_cannot_be_are_one_line(arguments, said):
+    with pytest.raises(ConfigError, match=f"generation_kwargs: {said}"):
+        check_generation({"do_sample": True} | arguments)
+
+
+def test_null_counts_as_not_given_and_zero_as_greedy():
+    check_generation({"until": None, "max_gen_toks": None, "temperature": None, "do_sample": None, "top_k": None})
+    check_generation({"temperature": 0, "max_tokens": 4.0, "top_p": 1})
+
+
+class Merging(ByteTokenizer):
+    """Bytes, with tokens for some longer texts, and no token for a space at the end of a text."""
+
+    merges = ("whi", "wh", " t")
+    vocab_size = 260
+
+    def encode(self, text):
+        ids, text = [], text.rstrip(" ")
+        while text:
+            found = next((number for number, merge in enumerate(self.merges) if text.startswith(merge)), None)
+            ids += text[0].encode() if found is None else [257 + found]
+            text = text[1 if found is None else len(self.merges[found]) :]
+        return ids
+
+
+@pytest.mark.parametrize(
+    ("context", "continuation", "given", "scored"),
+    [
+        ("My w", "hi", [*b"My "], [257]),
+        ("My w", "h", [*b"My "], [258]),
+        ("My w", "hix", [*b"My "], [257, *b"x"]),
+        ("My w", "e", [*b"My w"], [*b"e"]),
+        ("My", " t", [*b"My"], [259]),
+        ("My ", "t", [*b"My"], [259]),
+        ("", "whi", [], [257]),
+        ("x", "", [*b"x"], []),
+    ],
+)
+def test_a_token_that_spans_the_seam_is_scored(asked, context, continuation, given, scored):
+    model = HarnessModel(None, Merging(), length=16, batch_size=2)
+    model.loglikelihood([(context, continuation)])
+    assert asked == [Scored([START, *given, *scored][: 1 + len(given) + max(len(scored) - 1, 0)], scored)] or (
+        not scored and asked[0].targets == []
+    )
+
+
+def test_a_continuation_without_tokens_is_one_line(asked):
+    with pytest.raises(ConfigError, match=r"the continuation '  ' has no tokens"):
+        HarnessModel(None, Merging(), length=16, batch_size=2).loglikelihood([("a", "  ")])
+
+
 def test_results_are_lines_and_json():
     found = {"results": {"tiny": {"alias": "tiny", "acc,none": 0.5, "acc_stderr,none": 0.25, "ppl,none": 2.0}}}
     assert result_lines(found) == ["tiny acc 0.5000 +- 0.2500", "tiny ppl 2.0000"]
     text = results_text(found | {"config": {"function": result_lines}}, {"workdir": "runs/a"})
     assert '"workdir": "runs/a"' in text and '"acc,none": 0.5' in text
+    text = results_text({"results": {"tiny": {"ppl,none": float("nan")}}}, {})
+    assert json.loads(text, parse_constant=pytest.fail)["not_finite"] == {"results.tiny.ppl,none": "nan"}
 
 
 def test_a_missing_package_is_one_line(monkeypatch):

@@ -72,6 +72,9 @@ def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
     tensors = write_checkpoint(tmp_path)
     whole = params_of(tmp_path)
     shard(tmp_path, tensors, 3)
+    # As in the cache of the hub, whose folders hold links.
+    (tmp_path / "model-00001-of-00003.safetensors").rename(tmp_path.parent / "blob")
+    (tmp_path / "model-00001-of-00003.safetensors").symlink_to("../blob")
     sharded = params_of(tmp_path)
     np.testing.assert_array_equal(sharded["head"]["kernel"], whole["head"]["kernel"])
     np.testing.assert_array_equal(sharded["layers"]["mlp"]["down"]["kernel"], whole["layers"]["mlp"]["down"]["kernel"])
@@ -115,12 +118,18 @@ def test_padding_of_the_vocabulary_is_cut_and_a_wider_mlp_is_zero(tmp_path: Path
         ({"rope_scaling": {"type": "linear"}}, "rope type linear lacks factor"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope type llama3 lacks low_freq_factor"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
-        ({"hidden_size": ...}, "hidden_size is missing"),
-        ({"hidden_size": "wide"}, "hidden_size=wide: must be of type int"),
+        ({"hidden_size": ...}, "missing required field `hidden_size`"),
+        ({"hidden_size": "wide"}, "Expected `int`, got `str` - at `$.hidden_size`"),
         ({"num_key_value_heads": 3}, "num_key_value_heads=3: must divide"),
         ({"head_dim": 5}, "head_dim=5: must be even"),
         ({"num_attention_heads": 3, "head_dim": ...}, "num_attention_heads=3: does not divide"),
-        ({"eos_token_id": "end"}, "eos_token_id=end"),
+        ({"eos_token_id": "end"}, "at `$.eos_token_id`"),
+        ({"hidden_size": 0}, "at `$.hidden_size`"),
+        ({"num_attention_heads": 0}, "at `$.num_attention_heads`"),
+        ({"num_hidden_layers": 10**9}, "at `$.num_hidden_layers`"),
+        ({"rope_scaling": [1]}, "rope_scaling: holds another value"),
+        ({"rope_theta": -1}, "at `$.rope_theta`"),
+        ({"model_type": ["llama\n"]}, "another architecture"),
     ],
 )
 def test_one_line_for_what_is_not_computed_here(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -163,7 +172,7 @@ def test_files_that_are_absent_or_broken(tmp_path: Path) -> None:
     assert "no such directory" in said(tmp_path / "absent")
     assert "has no config.json" in said(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    assert "cannot be read" in said(tmp_path)
+    assert "config.json: is not JSON" in said(tmp_path)
     assert "convert it to safetensors first" in said(write_config(tmp_path))
     tensors = write_checkpoint(tmp_path)
     file = tmp_path / "model.safetensors"
@@ -179,7 +188,7 @@ def test_files_that_are_absent_or_broken(tmp_path: Path) -> None:
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     assert "lacks the shards model-00002-of-00002.safetensors" in said(tmp_path)
     index.write_text(json.dumps({"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}))
-    assert "no plain file name" in said(tmp_path)
+    assert "names the file '../elsewhere.safetensors', which is not in its folder" in said(tmp_path)
 
 
 def test_differences_name_the_fields_that_do_not_fit(tmp_path: Path) -> None:

@@ -42,8 +42,14 @@ def test_ids_of_an_export_in_transformers() -> None:
 
 def test_an_old_export_is_exported_again_byte_for_byte(tmp_path: Path) -> None:
     export(GOLDEN / "export", tmp_path / "again", form="hf", dtype=None, shard_bytes=10**9, notice=print)
+    # It is of before there were digests, which are what is new.
     for path in (GOLDEN / "export").iterdir():
-        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+        again = (tmp_path / "again" / path.name).read_bytes()
+        if path.name == "sparsejax.json":
+            facts = json.loads(again)
+            assert len(facts.pop("files")) == 7 and facts == json.loads(path.read_bytes())
+        else:
+            assert again == path.read_bytes(), path.name
 
 
 @pytest.mark.parametrize("name", ["export", "grouped", "tied"])
