@@ -80,6 +80,8 @@ def open_corpus(config: DataConfig, notice: Notice) -> Corpus:
     else:
         tokenizer = fixed_tokenizer(config.tokenizer, config.tokenizer_path)
     files = open_token_files(root / "tokens", corpus, tokenizer, digests, notice)
+    if note := corpus.late_note():
+        notice(note)
     return Corpus(files[TRAIN], files[VALIDATION], tokenizer, corpus.digest())
 
 

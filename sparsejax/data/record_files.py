@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsejax.data.compression import compression_of
 from sparsejax.data.example_proto import features
-from sparsejax.data.foreign_text import FormatError, MissingField, NotText, text_of
+from sparsejax.data.foreign_text import FormatError, MissingField, NotText, check_size, text_of
 from sparsejax.data.tfrecord import read_records
 from sparsejax.files.text import one_line
 
@@ -95,6 +95,7 @@ def read_tfrecord(path: Path, text_field: str) -> Iterator[str]:
 
 def _text(example: bytes, text_field: str, number: int) -> str:
     """The text of record ``number``, from 0; empty where the feature has no value."""
+    check_size(len(example), f"record {number}")
     found = features(example)
     if text_field not in found:
         raise MissingField(f"record {number}", found)

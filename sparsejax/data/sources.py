@@ -53,7 +53,15 @@ class Source(Protocol):
         """Hexadecimal sha256 of one part."""
         ...
 
-    def without(self, held_out: Any) -> tuple[Source, str]:
+    def combined_digest(self, part_digests: Sequence[str]) -> str:
+        """``content_digest()`` from the digests of all parts, in order."""
+        ...
+
+
+class ConfiguredSource(Source, Protocol):
+    """A source as settings name it, before anything is left out."""
+
+    def without(self, held_out: Any) -> tuple[ConfiguredSource, str]:
         """This source without what ``held_out`` has too, and a line that says so; itself and "" if that is nothing.
 
         Args:
@@ -64,12 +72,8 @@ class Source(Protocol):
         """
         ...
 
-    def combined_digest(self, part_digests: Sequence[str]) -> str:
-        """``content_digest()`` from the digests of all parts, in order."""
-        ...
 
-
-def make_source(kind: str, where: PathSetting, text_field: str, digests: FileDigests) -> Source:
+def make_source(kind: str, where: PathSetting, text_field: str, digests: FileDigests) -> ConfiguredSource:
     """The source of a kind.
 
     Args:

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from sparsejax.config import ConfigError, DataConfig
 from sparsejax.data.cache import FileDigests
+from sparsejax.data.distinct_source import DistinctSource
 from sparsejax.data.document import Document, split_fraction
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.sources import Source, make_source
+from sparsejax.files.text import one_line
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -43,6 +45,10 @@ class SplitCorpus:
     fraction: float
     where: str
     notes: tuple[str, ...] = ()
+
+    def late_note(self) -> str:
+        """A line about documents that do not train because their texts validate; empty before ``digest`` is called."""
+        return self.source.note() if isinstance(self.source, DistinctSource) else ""
 
     @property
     def parts(self) -> list[Part]:
@@ -107,11 +113,13 @@ def split_corpus(config: DataConfig, digests: FileDigests) -> SplitCorpus:
     where = PathSetting("data.path", config.path)
     source = make_source(config.source, where, config.text_field, digests)
     validation, note = None, ""
+    train: Source = source
     if config.validation_path:
         # A validation file beside the standard library is plain text: the library itself has only one place.
         kind = "text" if config.source == "stdlib" else config.source
         validation_where = PathSetting("data.validation_path", config.validation_path)
         validation = make_source(kind, validation_where, config.text_field, digests)
-        source, note = source.without(validation)
-    name = "data.source=stdlib" if config.source == "stdlib" else f"data.path={config.path}"
-    return SplitCorpus(source, validation, config.validation_fraction, name, (note,) if note else ())
+        kept, note = source.without(validation)
+        train = DistinctSource(kept, validation, digests)
+    name = "data.source=stdlib" if config.source == "stdlib" else f"data.path={one_line(config.path)}"
+    return SplitCorpus(train, validation, config.validation_fraction, name, (note,) if note else ())

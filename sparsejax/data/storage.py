@@ -22,6 +22,7 @@ from urllib.parse import quote
 from sparsejax.data.cache import Stamp
 from sparsejax.data.patterns import cut, fits
 from sparsejax.files.durable import sync_path
+from sparsejax.files.text import one_line
 
 # A bucket answers in tens of milliseconds, however little is asked for: what reads many small things does it in as many
 # threads.
@@ -257,7 +258,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     scheme, _, rest = uri.partition(_SCHEME)
     bucket, slash, path = rest.partition("/")
     if not re.fullmatch(_BUCKETS[scheme] if scheme in _BUCKETS else ".+", bucket or path):
-        raise OSError(f"{uri}: {bucket!r} is not the name of a bucket; write {scheme}://bucket/path")
+        raise OSError(f"{one_line(uri)}: {bucket!r} is not the name of a bucket; write {scheme}://bucket/path")
     if not scheme.startswith((_FSSPEC, "hf")):
         # Arrow would take ``#`` and ``?`` for the beginning of what is no path, and decode ``%``.
         retry = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if scheme in ("gs", "gcs") else ""
@@ -273,7 +274,8 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise OSError(f"{name}: {first_line(error)}") from error
+        line = first_line(error)
+        raise OSError(line if line.startswith(one_line(name)) else f"{one_line(name)}: {line}") from error
 
 
 def _copy(filesystem: Any, path: str, sink: BinaryIO | None) -> str:

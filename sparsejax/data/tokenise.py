@@ -88,9 +88,12 @@ def tokenise(
     try:
         directory = StoredDirectory(location)
         job = _Job(directory, corpus, tokenizer, config.tokenizer, {TRAIN: shards, VALIDATION: 1}, notice)
-        return job.run(process_id, num_processes, wait)
+        outcome = job.run(process_id, num_processes, wait)
     except OSError as error:
         raise where.error(first_line(error)) from error
+    if note := corpus.late_note():
+        notice(note)
+    return outcome
 
 
 class _Job:

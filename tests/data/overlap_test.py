@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparsejax.config import ConfigError
-from sparsejax.data.cache import FileDigests
+from sparsejax.data.cache import FileDigests, file_sha256
 from sparsejax.data.pipeline import open_corpus
 from sparsejax.data.splits import TRAIN, VALIDATION, SplitCorpus, split_corpus
 from sparsejax.data.storage import StoredDirectory
@@ -118,3 +118,42 @@ def test_the_line_is_said_when_a_corpus_is_opened(data_config, tmp_path: Path) -
     said: list[str] = []
     open_corpus(data_config(path=f"{tmp_path}/*.json", validation_path=f"{tmp_path}/b.json"), said.append)
     assert any("1 of 2 files are in data.validation_path too" in line for line in said)
+    (tmp_path / "b.json").write_bytes(content_of("jsonl", ["a", "b", "c"]))
+    (tmp_path / "a.json").write_bytes(content_of("jsonl", ["a", "d"]))
+    corpus = open_corpus(data_config(path=f"{tmp_path}/a.json", validation_path=f"{tmp_path}/b.json"), said.append)
+    assert corpus.train.meta.documents == 1
+    assert said[-1] == "documents with texts of data.validation_path do not train; they are in 1 parts: a.json"
+
+
+@pytest.mark.parametrize("kind", FILES[1:])
+def test_equal_texts_validate_only(kind: str, data_config, tmp_path: Path) -> None:
+    contents = {"a": ["1", "2", "3"], "b": ["4", "5"], "c": ["6", "2"], "v": ["2", "7", "5"], "w": ["8"]}
+    for name, texts in contents.items():
+        (tmp_path / name).write_bytes(content_of(kind, texts))
+    for validation_path, wanted, parts in (
+        ("v", ["1", "3", "4", "6"], "they are in 3 parts: a, b, c"),
+        ("w", ["1", "2", "3", "4", "5", "6", "2"], ""),
+    ):
+        config = data_config(source=kind, path=f"{tmp_path}/[abc]", validation_path=f"{tmp_path}/{validation_path}")
+        by_digest, by_parts = (split_corpus(config, FileDigests(tmp_path / f"digests {n}")) for n in range(2))
+        digest = by_digest.digest()
+        assert texts_of(by_digest) == texts_of(by_parts) == (wanted, contents[validation_path])
+        # Digests follow from parts that have been read, and from files that are read for them.
+        assert by_parts.digest() == by_digest.digest() == digest
+        assert split_corpus(config, FileDigests(tmp_path / "digests 0")).digest() == digest
+        files = by_parts.source.combined_digest([file_sha256(tmp_path / name) for name in "abc"])
+        assert (by_parts.source.content_digest() == files) == (not parts)
+        assert by_parts.late_note().endswith(parts) and by_parts.late_note().startswith(
+            "documents with" if parts else ""
+        )
+
+
+def test_digests_of_equal_texts_are_remembered(data_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "v"):
+        (tmp_path / name).write_bytes(content_of("jsonl", [name, "both"]))
+    config = data_config(path=f"{tmp_path}/a", validation_path=f"{tmp_path}/v")
+    corpus = split_corpus(config, FileDigests(tmp_path / "digests"))
+    digest = corpus.digest()
+    monkeypatch.setattr("sparsejax.data.file_source.FileSource.part_documents", None)
+    again = split_corpus(config, FileDigests(tmp_path / "digests"))
+    assert again.digest() == digest and again.late_note() == corpus.late_note() != ""
