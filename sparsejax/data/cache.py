@@ -7,6 +7,7 @@ which is equal because an entry's name is a hash of everything that defines its 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -30,6 +31,8 @@ _HEX_DIGITS = hashlib.sha256().digest_size * 2
 _SETTLED_NS = 10 * 10**9
 # Each failed attempt means another process replaced the entry between our look and our read.
 _ATTEMPTS = 5
+# A build that has written nothing for so long is none.
+_ABANDONED_SECONDS = 24 * 3600
 
 
 class CorruptEntryError(Exception):
@@ -145,6 +148,9 @@ def open_or_build(entry: Path, read: Callable[[Path], Entry], write: Callable[[P
       read: opens and verifies it; raises ``CorruptEntryError`` or ``OSError`` if it cannot be used.
       write: fills an empty directory with the entry's files.
       notice: told when a corrupt entry is thrown away.
+
+    Raises:
+      ConfigError: what was built cannot be read, again and again.
     """
     problem = ""
     for _ in range(_ATTEMPTS):
@@ -156,10 +162,14 @@ def open_or_build(entry: Path, read: Callable[[Path], Entry], write: Callable[[P
                 notice(f"cache entry {entry} is corrupt ({problem}): building it again")
                 _discard(entry)
         _publish(entry, write)
-    raise RuntimeError(f"cache entry {entry} was built {_ATTEMPTS} times and is still corrupt: {problem}")
+    raise ConfigError(
+        f"cache entry {entry}: was built {_ATTEMPTS} times and is still corrupt ({problem}); "
+        "name another data.cache_dir"
+    )
 
 
 def _publish(entry: Path, write: Callable[[Path], None]) -> None:
+    _remove_left_overs(entry.parent)
     temporary = _beside(entry)
     temporary.mkdir(parents=True)
     try:
@@ -175,6 +185,16 @@ def _publish(entry: Path, write: Callable[[Path], None]) -> None:
         sync_path(entry.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_left_overs(directory: Path) -> None:
+    """Removes what builds that were killed have left; those of other hosts may be under way."""
+    for path in directory.glob(".*"):
+        # Another process may remove it too.
+        with contextlib.suppress(OSError):
+            written = max(each.stat().st_mtime for each in (path, *path.iterdir()))
+            if written < time.time() - _ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _discard(entry: Path) -> None:

@@ -152,7 +152,8 @@ def _stamp(uri: str, info: Any, filesystem: Any) -> Stamp:
 class StoredDirectory:
     """A directory on a disk or in a bucket, in which a file appears whole or not at all, power cuts included.
 
-    Every method but ``remove_folder`` raises ``OSError`` when the file or the store cannot be used.
+    Every method but ``remove_folder`` and ``remove_partials`` raises ``OSError`` when the file or the store cannot be
+    used.
     """
 
     def __init__(self, location: str) -> None:
@@ -221,6 +222,16 @@ class StoredDirectory:
         # deleting them too.
         with contextlib.suppress(OSError):
             self._filesystem.delete_dir(self._path(folder))
+
+    def remove_partials(self) -> None:
+        """Deletes what processes that were killed have left of files; never raises."""
+        from pyarrow.fs import FileSelector
+
+        with contextlib.suppress(OSError):
+            listed = self._filesystem.get_file_info(FileSelector(self._root, recursive=True, allow_not_found=True))
+            for info in listed:
+                if _PARTIAL in info.base_name:
+                    self._filesystem.delete_file(info.path)
 
     def _named(self, name: str) -> contextlib.AbstractContextManager[None]:
         return _named(f"{self.location}/{name}")

@@ -248,7 +248,7 @@ class _Job:
         return Outcome.FINISHED
 
     def _finish(self, pieces: Sequence[PartPieces]) -> None:
-        """Writes tokenizer and manifest, deletes the pieces."""
+        """Writes tokenizer and manifest, deletes the pieces and what killed processes left."""
         with tempfile.TemporaryDirectory(prefix="sparsejax-") as scratch:
             self.tokenizer.save(Path(scratch))
             for path in Path(scratch).iterdir():
@@ -266,6 +266,7 @@ class _Job:
         )
         self.directory.write(MANIFEST, manifest.to_json())
         self.directory.remove_folder(PIECES)
+        self.directory.remove_partials()
         counts = ", ".join(f"{splits[split].tokens:,} {split} tokens" for split in SPLITS)
         self.notice(f"{self.directory.location} is finished: {counts}")
 

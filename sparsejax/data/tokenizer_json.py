@@ -37,8 +37,8 @@ class JsonTokenizer:
         self.vocab_size: int = max(self.vocabulary.values(), default=-1) + 1
         if self.vocab_size > MAX_VOCABULARY:
             raise ValueError(f"it has the id {self.vocab_size - 1}, ids are below {MAX_VOCABULARY}")
-        if not (0 <= start_id < self.vocab_size and 0 <= end_id < self.vocab_size):
-            raise ValueError(f"begin {start_id} or end {end_id} is none of its {self.vocab_size} ids")
+        if not {start_id, end_id} <= set(self.vocabulary.values()):
+            raise ValueError(f"begin {start_id} or end {end_id} is none of its {len(self.vocabulary)} ids")
         self.start_id = start_id
         self.end_id = end_id
         self.digest = hashlib.sha256(f"json {start_id} {end_id}\n".encode() + definition).hexdigest()
@@ -51,7 +51,7 @@ class JsonTokenizer:
           ValueError: the file is something else or no end-of-text token is found.
         """
         definition = path.read_bytes()
-        special = special_tokens(path.parent, cls(definition, 0, 0).vocabulary)
+        special = special_tokens(path.parent, _backend(definition).get_vocab())
         if special.added:
             definition = _with_added(definition, special.added)
         return cls(definition, special.start_id, special.end_id)

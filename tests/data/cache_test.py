@@ -69,6 +69,16 @@ def test_the_first_of_two_builders_wins_and_both_read_it(tmp_path: Path) -> None
     assert left_over(tmp_path) == []
 
 
+def test_what_killed_builds_left_is_removed(tmp_path: Path) -> None:
+    for name, age in ((".entry.1.dead", 2), (".other.2.dead", 3), (".entry.3.busy", 0.5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.scratch").write_text("half")
+        for path in (tmp_path / name / "train.scratch", tmp_path / name):
+            os.utime(path, (time.time() - age * 86400,) * 2)
+    open_or_build(tmp_path / "entry", read, write_good, fail)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".entry.3.busy", "entry"]
+
+
 def test_an_entry_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None:
     entry = tmp_path / "entry"
     open_or_build(entry, read, write_good, fail)
@@ -87,7 +97,7 @@ def test_an_entry_that_is_never_right_ends_in_an_error(tmp_path: Path) -> None:
     def write_bad(entry: Path) -> None:
         (entry / "file").write_text("bad")
 
-    with pytest.raises(RuntimeError, match="still corrupt: the file is not good"):
+    with pytest.raises(ConfigError, match=r"is still corrupt \(the file is not good\); name another data.cache_dir"):
         open_or_build(tmp_path / "entry", read, write_bad, lambda line: None)
 
 
