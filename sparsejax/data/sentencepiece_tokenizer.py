@@ -34,6 +34,10 @@ class SentencePieceTokenizer:
             raise ValueError("not a SentencePiece model") from error
         if self._processor.eos_id() == _ABSENT:
             raise ValueError("the SentencePiece model has no end-of-text (eos) piece")
+        try:
+            self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
+        except UnicodeDecodeError as error:
+            raise ValueError("the SentencePiece model has a piece that is not UTF-8") from error
         begin = self._processor.bos_id()
         self._model = model
         self.vocab_size: int = self._processor.get_piece_size()
