@@ -176,9 +176,21 @@ def _loader(datasets: Any, name: str, named: bool) -> Callable[[Slice], Any]:
         own = parse_slices(str(table.split or "train"))[0].split
         return lambda part: _split_of({own if named else part.split: table}, part.split)
     if directory.is_dir():
-        return lambda part: datasets.load_dataset(str(directory), split=part.split)
+        return lambda part: _of_folder(datasets, directory, part.split)
     hub_name, _, configuration = name.partition(":")
     return lambda part: datasets.load_dataset(hub_name, configuration or None, split=part.split)
+
+
+def _of_folder(datasets: Any, directory: Path, split: str) -> Any:
+    """A split of the data files in a folder, which the library reads anew if they changed after it cached them.
+
+    It tells changed files by their modification time, which can be set back.
+    """
+    table = datasets.load_dataset(str(directory), split=split)
+    changed = max((file_stamp(path).changed_ns for path in directory.rglob("*") if path.is_file()), default=0)
+    if any(file_stamp(Path(file["filename"])).changed_ns <= changed for file in table.cache_files):
+        table = datasets.load_dataset(str(directory), split=split, download_mode="force_redownload")
+    return table
 
 
 def _split_of(splits: Any, name: str) -> Any:

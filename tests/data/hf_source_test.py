@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -139,3 +140,27 @@ def test_the_configuration_reaches_it(library: types.ModuleType, data_config, tm
 
     config: DataConfig = data_config(source="hf", path="c4:en")
     assert split_corpus(config, FileDigests(tmp_path)).source.name == "hf"
+
+
+def test_a_folder_changed_behind_the_library_s_back_is_read_anew(
+    library: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its cache goes by modification times (seen with datasets 5.2.0), which may be those of before."""
+    folder, cached = tmp_path / "folder", tmp_path / "cached.arrow"
+    folder.mkdir()
+    built: list[str] = []
+
+    def load_dataset(name: str, *, split: str, download_mode: str = "reuse_dataset_if_exists") -> Rows:
+        if not cached.exists() or download_mode == "force_redownload":
+            time.sleep(0.02)  # a tick of the file system's clock
+            built.append((folder / "train.txt").read_text())
+            cached.write_text("built")
+        return Rows([built[-1]], cached)
+
+    monkeypatch.setattr(library, "load_dataset", load_dataset)
+    for text in ("alice", "XXXXX", "alice"):
+        time.sleep(0.02)
+        (folder / "train.txt").write_text(text)
+        os.utime(folder / "train.txt", ns=(10**18, 10**18))
+        assert found(folder, tmp_path) == found(folder, tmp_path) == [text]
+    assert built == ["alice", "XXXXX", "alice"]
