@@ -20,7 +20,6 @@ from sparsejax.data.cache import FileDigests, Notice, file_stamp
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.set_shards import read_content
 from sparsejax.data.sharded_ids import ShardedIds
-from sparsejax.data.shuffled_documents import id_dtype
 from sparsejax.data.splits import SPLITS, TRAIN
 from sparsejax.data.storage import PARALLEL_READS, StoredDirectory, first_line
 from sparsejax.data.token_files import TokenFile, TokenMeta
@@ -196,8 +195,6 @@ def _tokenizer(where: PathSetting, config: DataConfig, root: Path, manifest: Man
             f"{manifest.tokenizer}; set that"
         )
     tokenizer = load_tokenizer(root / TOKENIZER)
-    if manifest.dtype != id_dtype(tokenizer):
-        raise where.error(f"its ids are {manifest.dtype}, its tokenizer has {tokenizer.vocab_size}; {FIX}")
     digests = {tokenizer.digest}
     if config.tokenizer_path:
         digests.add(fixed_tokenizer(config.tokenizer, config.tokenizer_path).digest)

@@ -73,6 +73,5 @@ class RowPlan:
         same = min(self.steps, other.steps)
         # A batch differs where only one of the plans fills it up, which is the last of a stretch.
         ends = [each.batch - 1 for plan in (self, other) for each in plan._stretches[1:]] + [same - 1]
-        return next(
-            (batch for batch in sorted(ends) if 0 <= batch < same and self.span(batch) != other.span(batch)), same
-        )
+        shared = sorted(batch for batch in ends if 0 <= batch < same)
+        return next((batch for batch in shared if self.span(batch) != other.span(batch)), same)

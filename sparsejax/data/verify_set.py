@@ -9,7 +9,6 @@ from sparsejax.config import ConfigError
 from sparsejax.data.cache import Notice
 from sparsejax.data.paths import PathSetting
 from sparsejax.data.set_shards import read_content
-from sparsejax.data.shuffled_documents import id_dtype
 from sparsejax.data.splits import SPLITS
 from sparsejax.data.storage import StoredDirectory, first_line
 from sparsejax.data.token_set import FIX, MANIFEST, TOKENIZER, TOKENIZER_FILES, Manifest, Shard
@@ -35,8 +34,6 @@ def verify_set(location: str, notice: Notice) -> None:
         name = f"{directory.location}/{MANIFEST}"
         manifest = Manifest.from_json(directory.read(MANIFEST), name)
         tokenizer = _tokenizer(directory, manifest)
-        if manifest.dtype != id_dtype(tokenizer):
-            raise where.error(f"its ids are {manifest.dtype}, its tokenizer has {tokenizer.vocab_size}; {FIX}")
         shards = [shard for split in SPLITS for shard in manifest.splits[split].shards]
         for number, shard in enumerate(shards, 1):
             confined(Path(), shard.file, named_in=name)

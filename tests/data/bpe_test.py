@@ -40,6 +40,8 @@ def test_frequent_strings_become_tokens() -> None:
 
 def test_little_text_gives_a_smaller_vocabulary() -> None:
     assert train_bpe(["ab"], 4096).vocab_size == 258
+    # The library would set room aside for all of these, and end the process.
+    assert train_bpe(texts(20), 10**12).digest == train_bpe(texts(20), 4096).digest
 
 
 def test_the_sample_is_the_head_of_the_shuffled_order() -> None:

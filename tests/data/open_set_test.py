@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -222,6 +223,55 @@ def _put(*path: str | int, value: object) -> Callable[[dict], None]:
 
 def _deep(copy: Path) -> None:
     (copy / "manifest.json").write_text('{"format": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
+@pytest.mark.parametrize("name", ["../../x.bin", "../x.bin", "{tmp}/x.bin", "shards/../../x.bin", "shards/link.bin"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_set_reads_and_writes_in_its_folder_only(
+    name: str,
+    there: bool,
+    written: tuple[DataConfig, Path],
+    copy: Path,
+    bucket: StoredDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though what the name leads to is there, and is what the manifest says."""
+    name = name.format(tmp=tmp_path)
+    content = (copy / SHARD).read_bytes()
+    _hostile(_put("splits", "train", "shards", 3, "file", value=name), copy)
+    if there:
+        monkeypatch.setattr(StoredDirectory, "copy_to", _serving(name, content))
+        bucket.write("manifest.json", (copy / "manifest.json").read_bytes())
+    else:
+        (tmp_path / "far.bin").write_bytes(content)
+        target = copy / name
+        if name.endswith("link.bin"):
+            target.symlink_to(tmp_path / "far.bin")
+        else:
+            target.write_bytes(content)
+    before = set(tmp_path.parent.rglob("x.bin"))
+    if there and name.endswith("link.bin"):
+        (tmp_path / "elsewhere").mkdir()
+        (root,) = (tmp_path / "cache/sets" / hashlib.sha256(bucket.read("manifest.json")).hexdigest()[:32],)
+        (root / "shards").mkdir(parents=True)
+        (root / name).symlink_to(tmp_path / "elsewhere/x.bin")
+    with pytest.raises(ConfigError, match=r"names the file [^\n]*, (which is not in|a link out of) its folder"):
+        opened(written, bucket.location if there else copy, tmp_path / "cache", [].append)
+    assert set(tmp_path.parent.rglob("x.bin")) == before
+
+
+def _serving(name: str, content: bytes) -> Callable[..., str]:
+    """``copy_to`` of a store that has such a name."""
+    original = StoredDirectory.copy_to
+
+    def copy_to(self: StoredDirectory, wanted: str, sink: BinaryIO) -> str:
+        if wanted != name:
+            return original(self, wanted, sink)
+        sink.write(content)
+        return hashlib.sha256(content).hexdigest()
+
+    return copy_to
 
 
 FIRST = ("splits", "train", "shards", 0)

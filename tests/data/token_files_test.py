@@ -84,6 +84,18 @@ def test_width_of_an_id_follows_the_vocabulary(data_config, tmp_path: Path) -> N
     np.testing.assert_array_equal(narrow.ids, wide.ids)
 
 
+@pytest.mark.parametrize("given", [257, 2**16, 2**40])
+def test_ids_outside_the_vocabulary_are_one_line(given: int, data_config, tmp_path: Path) -> None:
+    """Of which some would fit the files, and be read as other ids or as none."""
+
+    class Straying(ByteTokenizer):
+        def encode_documents(self, texts: list[str]) -> list[list[int]]:
+            return [[given, *ids] for ids in super().encode_documents(texts)]
+
+    with pytest.raises(ConfigError, match=f"data.tokenizer: gives the id {given}, its vocabulary ends before 257"):
+        built(data_config(), tmp_path, [], Straying())
+
+
 def test_built_once_and_read_only(data_config, tmp_path: Path) -> None:
     said: list[str] = []
     built(data_config(), tmp_path, said)
