@@ -255,8 +255,8 @@ class StateBytes:
 
     def __add__(self, other: StateBytes) -> StateBytes:
         """Sum of each kind."""
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return StateBytes(*(mine + yours for mine, yours in pairs))
+        names = [field.name for field in dataclasses.fields(self)]
+        return StateBytes(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""One question answered: so many unique tokens and FLOPs, which size, which density, how many epochs, and how sure?"""
+"""One question answered: so many unique tokens and FLOPs, which size, which density, how many epochs, and how sure?
+
+Nothing is advised that the fitted runs did not have: at the end of what they had, the answer is that end, and says so.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,24 @@ import dataclasses
 import numpy as np
 
 from sparsejax.config import ConfigError
-from sparsejax.scaling.frontier import Budget, Choice, best, best_at_density, check_budget, predicted
+from sparsejax.scaling.frontier import Budget, Choice, best, best_at_density
+from sparsejax.scaling.limits import Limits, budget_within
+from sparsejax.scaling.prediction import (
+    LEVEL,
+    REFITS,
+    SLACK,
+    WORDS,
+    Ends,
+    check_readable,
+    loss_at,
+    predict_run,
+)
 from sparsejax.scaling.saved_fit import SavedFit
+from sparsejax.scaling.shipped import Run, best_run
 
-# Two-sided 90 % points: of the normal, and of the t with 11 degrees that the published law's 11 errors leave.
-_NORMAL, _T11 = 1.645, 1.796
-LEVEL = 0.9
-# Optima of refits: enough for a 90 % interval, few enough to answer at once.
-_REFITS = 60
-
-
-@dataclasses.dataclass(frozen=True)
-class Ends:
-    """Ends of a 90 % interval."""
-
-    low: float
-    high: float
+# By this factor more text is given, to see that a law thinks it better.
+_MORE = 1.25
+_ENDLESS = 1e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +35,13 @@ class Advised:
     """A choice with its certainty.
 
     Attributes:
-      choice: the optimum of the best estimate.
-      loss: interval of the loss a run would measure: the law's error, and that of its parameters if they were sampled.
+      choice: the optimum of the best estimate within limits and fitted runs.
+      loss: interval of the loss a run would measure.
       parameters: interval of the optimal N over refits; None without samples. Likewise ``epochs`` and ``density``.
       epochs: see ``parameters``.
       density: see ``parameters``.
-      beyond: what lies outside the fitted runs, in words.
+      edges: which ends of the fitted runs or of the limits it lies on, in words; empty for a true optimum.
+      run: the shipped size to train, or the reason why there is none.
     """
 
     choice: Choice
@@ -43,48 +49,74 @@ class Advised:
     parameters: Ends | None
     epochs: Ends | None
     density: Ends | None
-    beyond: tuple[str, ...]
+    edges: tuple[str, ...]
+    run: Run | str
 
 
-def advise(known: SavedFit, budget: Budget) -> tuple[Advised, Advised | None]:
-    """Best dense and best sparse choice; the second is None for a law that knows no density.
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """Best dense and best sparse choice, or the reason why there is none."""
+
+    dense: Advised | str
+    sparse: Advised | str
+
+
+def advise(known: SavedFit, limits: Limits) -> Advice:
+    """Best dense and best sparse choice of a law within limits.
 
     Raises:
-      ConfigError: a budget that no run can have, or a law that cannot answer.
+      ConfigError: limits that no run can keep, or a law that cannot answer.
     """
-    check_budget(budget)
-    if not {"N", "D"} <= set(known.law.columns) or not set(known.law.columns) <= {"N", "D", "U", "S"}:
-        raise ConfigError(
-            f"--fit: law {known.law.name} reads {', '.join(known.law.columns)}; advice needs one of N, D, U and density"
-        )
-    dense = _advised(known, budget, dense=True)
-    if "S" not in known.law.columns:
-        return dense, None
-    return dense, _advised(known, budget, dense=False)
+    check_readable(known)
+    budget = budget_within(known, limits)
+    low, high = budget.densities
+    dense: Advised | str
+    sparse: Advised | str
+    if high >= 1 - SLACK:
+        dense = _attempt(known, limits, budget, dense=True)
+    else:
+        dense = f"the fitted runs had densities of {_range(known, 'S')}: there is no dense choice"
+    if low > high:
+        sparse = f"the fitted runs had densities of {_range(known, 'S')}: none of them is asked for"
+    elif low >= 1 - SLACK:
+        sparse = "the fitted runs had density 1 only: there is no sparse choice"
+    elif "S" not in known.law.columns and high > low * (1 + SLACK):
+        sparse = f"law {known.law.name} does not know density: there is no sparse choice"
+    else:
+        sparse = _attempt(known, limits, budget, dense=False)
+    if isinstance(dense, str) and isinstance(sparse, str):
+        raise ConfigError(f"nothing fits: {dense}; {sparse}")
+    return Advice(dense, sparse)
 
 
-def _advised(known: SavedFit, budget: Budget, dense: bool) -> Advised:
+def _range(known: SavedFit, name: str) -> str:
+    low, high = known.ranges[name]
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _attempt(known: SavedFit, limits: Limits, budget: Budget, dense: bool) -> Advised | str:
+    try:
+        return _advised(known, limits, budget, dense)
+    except ConfigError as error:
+        return str(error)
+
+
+def _advised(known: SavedFit, limits: Limits, budget: Budget, dense: bool) -> Advised:
     def optimum(values: dict[str, float]) -> Choice:
         return best_at_density(known.law, values, budget, 1.0) if dense else best(known.law, values, budget)
 
     choice = optimum(dict(known.values))
-    refits = [known.sample(k) for k in range(min(known.count, _REFITS))]
+    _check_bend(known, choice)
+    refits = [known.sample(k) for k in range(min(known.count, REFITS))]
     optima = [optimum(values) for values in refits]
-    N, D, S = np.array([choice.parameters]), np.array([choice.tokens]), np.array([choice.density])
-    logs = [float(np.log(predicted(known.law, values, N, D, budget.unique_tokens, S)[0])) for values in refits]
-    spread = known.noise * (_NORMAL if refits else _T11)
-    # Errors of the law and of its parameters add as variances.
-    low, high = (-spread, spread)
-    if refits:
-        ends = np.quantile(logs, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.log(choice.loss)
-        low, high = -float(np.hypot(spread, min(ends[0], 0.0))), float(np.hypot(spread, max(ends[1], 0.0)))
     return Advised(
         choice=choice,
-        loss=Ends(choice.loss * float(np.exp(low)), choice.loss * float(np.exp(high))),
+        loss=predict_run(known, choice.parameters, choice.tokens, choice.unique_tokens, choice.density).ends,
         parameters=_ends([one.parameters for one in optima]),
         epochs=_ends([one.epochs for one in optima]),
         density=None if dense else _ends([one.density for one in optima]),
-        beyond=_beyond(known, budget, choice),
+        edges=_edges(known, limits, choice),
+        run=best_run(known, limits, budget, dense, choice.unique_tokens > budget.unique_tokens * (1 - SLACK)),
     )
 
 
@@ -95,17 +127,61 @@ def _ends(samples: list[float]) -> Ends | None:
     return Ends(float(low), float(high))
 
 
-def _beyond(known: SavedFit, budget: Budget, choice: Choice) -> tuple[str, ...]:
-    asked = {
-        "N": ("parameters", choice.parameters),
-        "U": ("unique tokens", min(budget.unique_tokens, choice.tokens)),
-        "epochs": ("epochs", choice.epochs),
-        "S": ("density", choice.density),
+def _check_bend(known: SavedFit, choice: Choice) -> None:
+    """Refuse a law by which more text makes a run worse, or a larger model that never sees its text again.
+
+    Raises:
+      ConfigError: it bends the wrong way at the choice, or its loss there is no number.
+    """
+    N, D, U, S = choice.parameters, choice.tokens, choice.unique_tokens, choice.density
+
+    def loss(N: float, D: float, U: float) -> float:
+        return loss_at(known, dict(known.values), N, D, U, S)
+
+    here, endless = loss(N, D, U), loss(N, _ENDLESS, _ENDLESS)
+    rises = {
+        "more unique tokens, seen as often,": loss(N, D * _MORE, U * _MORE) - here,
+        "fresh tokens in place of repeated ones": loss(N, D, min(U * _MORE, D)) - here,
+        "more parameters and text without an end": loss(N * _MORE, _ENDLESS, _ENDLESS) - endless,
     }
-    found = []
-    for name, (words, value) in asked.items():
-        if name in known.ranges:
-            low, high = known.ranges[name]
-            if not low * 0.999 <= value <= high * 1.001:
-                found.append(f"{words} {value:.3g} (fitted: {low:.3g} to {high:.3g})")
-    return tuple(found)
+    where = f"law {known.law.name} at {N:.3g} parameters, {D:.3g} tokens and density {S:.3g}"
+    if not np.isfinite([here, endless, *rises.values()]).all():
+        raise ConfigError(f"{where}: its loss is not a number, so it gives no advice")
+    for words, rise in rises.items():
+        if rise > 1e-9 * abs(here):
+            raise ConfigError(f"{where}: {words} would raise the loss, so it gives no advice; fit more runs")
+
+
+def _edges(known: SavedFit, limits: Limits, choice: Choice) -> tuple[str, ...]:
+    """Ends of the fitted runs on which a choice lies, and ends of the limits that are not theirs."""
+    values = {
+        "N": choice.parameters,
+        "D": choice.tokens,
+        "U": choice.unique_tokens,
+        "epochs": choice.epochs,
+        "S": choice.density,
+    }
+    fitted = {}
+    for name, value in values.items():
+        low, high = known.ranges.get(name, (0.0, np.inf))
+        # One epoch and density 1 are where runs begin, not where the fitted ones end.
+        ends = [end for end in (low, high) if not (name in ("epochs", "S") and end == 1 and low < high)]
+        if any(abs(value / end - 1) < 2 * SLACK for end in ends if 0 < end < np.inf):
+            fitted[name] = f"{WORDS[name]} {value:.3g} (the fitted runs had {low:.3g} to {high:.3g})"
+    # A run of one epoch has as many unique tokens as tokens, and an only density or number of epochs is no edge.
+    for name in ("S", "epochs"):
+        low, high = known.ranges.get(name, (0.0, np.inf))
+        if (
+            name in fitted
+            and low == high
+            and (name == "S" or limits.unique_tokens <= choice.unique_tokens * (1 + SLACK))
+        ):
+            del fitted[name]
+    named = {"parameters": "N", "epochs": "epochs", "tokens": "D"}
+    others = [
+        edge
+        for edge in choice.edges
+        if edge != "density 1"
+        and named.get(edge.split()[-1], "S" if edge.startswith("density") else edge) not in fitted
+    ]
+    return (*fitted.values(), *others)

@@ -3,101 +3,104 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sparsejax.scaling.advice import Advised, Ends
-from sparsejax.scaling.devices import ASSUMED_UTILISATION, Realised, hours, kernel_block, nearest, skips_zeros
-from sparsejax.scaling.frontier import FLOPS_PER_PARAMETER_AND_TOKEN, Budget, predicted
+from sparsejax.scaling.advice import Advice, Advised
+from sparsejax.scaling.devices import ASSUMED_UTILISATION, hours, skips_zeros
+from sparsejax.scaling.limits import Limits
+from sparsejax.scaling.prediction import Ends, Prediction
 from sparsejax.scaling.saved_fit import SavedFit
+from sparsejax.scaling.shipped import Run
 
-if TYPE_CHECKING:  # at run time it would import jax, and the answer wait for it
-    from sparsejax.hardware.systems import System
-
-# Conventions that count what is active; the others count the dense twin.
-_ACTIVE = ("active", "active_non_embedding", "total_times_density", "mean_active", "nonzero")
+# FLOPs that stay unspent by more than this share are worth a line.
+_UNSPENT = 0.9
 
 
-def advice_lines(
-    known: SavedFit, budget: Budget, dense: Advised, sparse: Advised | None, system: System | None
-) -> list[str]:
+def advice_lines(known: SavedFit, limits: Limits, advice: Advice) -> list[str]:
     """What to print, a line each."""
+    text = "unlimited" if limits.unique_tokens == math.inf else f"{limits.unique_tokens:.3g}"
     lines = [
-        f"{budget.unique_tokens:.3g} unique tokens, {budget.flops:.3g} training FLOPs (6 N D"
-        + (f", as {system.name} executes them)" if system is not None else ")"),
+        f"{text} unique tokens, {limits.flops:.3g} training FLOPs (6 N D"
+        + (f", as {limits.system.name} executes them)" if limits.system is not None else ")"),
         f"law {known.law.name}: {known.origin}; N counts {known.convention.replace('_', ' ')}",
     ]
-    lines += ["", *_choice_lines("best dense", known, budget, dense, system)]
-    if sparse is None:
-        return [*lines, "", f"law {known.law.name} does not know density: there is no sparse choice"]
-    lines += ["", *_choice_lines("best sparse", known, budget, sparse, system), ""]
+    if not known.count:
+        lines.append("optima have no intervals: no refits are known; fit your own runs to get them")
+    for title, found in (("best dense", advice.dense), ("best sparse", advice.sparse)):
+        lines.append("")
+        lines += [f"{title}: {found}"] if isinstance(found, str) else _choice_lines(title, known, limits, found)
+    if isinstance(advice.dense, Advised) and isinstance(advice.sparse, Advised):
+        lines += ["", _gain(known, limits, advice.dense, advice.sparse)]
+    return lines
+
+
+def prediction_lines(known: SavedFit, found: Prediction) -> list[str]:
+    """What ``--predict`` prints, a line each."""
+    lines = [
+        f"law {known.law.name}: {known.origin}; N counts {known.convention.replace('_', ' ')}",
+        f"loss {found.loss:.4f} nats/token (90 %: {found.ends.low:.3f} to {found.ends.high:.3f}; error of the law on "
+        f"{known.noise_of})",
+    ]
+    return lines + [f"WARNING outside the fitted runs, so not known: {words}" for words in found.outside]
+
+
+def _gain(known: SavedFit, limits: Limits, dense: Advised, sparse: Advised) -> str:
     gain = dense.choice.loss - sparse.choice.loss
     if sparse.choice.density > 0.999 or gain <= 0:
-        reason = "" if skips_zeros(system) else ": auto multiplies zeros there, so FLOPs follow the dense twin"
-        lines.append(f"sparsity does not pay here{reason}")
-    else:
-        error = known.noise * dense.choice.loss
-        lines.append(
-            f"sparse is {gain:.4f} nats/token lower; the law's own error of one run is {error:.4f}"
-            + (", so the difference is within it" if gain < error else "")
-        )
-    return lines
+        reason = "" if skips_zeros(limits.system) else ": auto multiplies zeros there, so FLOPs follow the dense twin"
+        return f"sparsity does not pay here{reason}"
+    middle = known.law.compared(dense.choice.loss)
+    error = abs(float(known.law.loss_of(middle + known.noise)) - dense.choice.loss)
+    return f"sparse is {gain:.4f} nats/token lower; the law's own error of one run is {error:.4f}" + (
+        ", so the difference is within it" if gain < error else ""
+    )
 
 
-def _choice_lines(title: str, known: SavedFit, budget: Budget, advised: Advised, system: System | None) -> list[str]:
-    choice = advised.choice
-    low, high = advised.loss.low, advised.loss.high
+def _choice_lines(title: str, known: SavedFit, limits: Limits, advised: Advised) -> list[str]:
+    choice, ends = advised.choice, advised.loss
     lines = [
         f"{title}",
-        f"  loss        {choice.loss:.4f}  (90 %: {low:.3f} to {high:.3f}; error of the law on {known.noise_of})",
-        f"  density     {choice.density:.3f}{_ends(advised.density)}",
-        f"  parameters  {choice.parameters:.3g}{_ends(advised.parameters)}",
-        f"  tokens      {choice.tokens:.3g}, {choice.epochs:.2f} epochs{_ends(advised.epochs)}",
+        f"  loss        {choice.loss:.4f}  (90 %: {ends.low:.3f} to {ends.high:.3f}; error of the law on "
+        f"{known.noise_of})",
+        f"  density     {choice.density:.3g}{_interval(advised.density)}",
+        f"  parameters  {choice.parameters:.3g}{_interval(advised.parameters)}",
+        f"  tokens      {choice.tokens:.3g}, {choice.epochs:.2f} epochs{_interval(advised.epochs)}",
     ]
-    if not known.count and title == "best dense":
-        lines.append("  optima have no intervals: the authors published none; fit your own runs to get them")
-    lines += [f"  WARNING     at the edge of the search, so no optimum: {edge}" for edge in choice.edges]
-    lines += [f"  beyond      {words}: extrapolated" for words in advised.beyond]
-    realised = nearest(
-        _total(known, choice.parameters, choice.density), choice.density, kernel_block(system), skips_zeros(system)
-    )
-    return lines + _run_lines(known, budget, realised, choice.density, system)
+    if choice.unique_tokens < limits.unique_tokens * 0.99 and limits.unique_tokens < math.inf:
+        lines.append(f"  text        {choice.unique_tokens:.3g} of {limits.unique_tokens:.3g} unique tokens are used")
+    lines += [f"  WARNING     at an edge, so no optimum: {edge}" for edge in advised.edges]
+    if isinstance(advised.run, str):
+        return [*lines, f"  nearest     {advised.run}"]
+    return lines + _run_lines(limits, advised.run)
 
 
-def _run_lines(known: SavedFit, budget: Budget, run: Realised, density: float, system: System | None) -> list[str]:
-    N = {"total": run.total, "total_times_density": run.total * density}.get(known.convention, run.active)
-    per_token = FLOPS_PER_PARAMETER_AND_TOKEN * N * (1.0 if skips_zeros(system) else 1 / density)
-    epochs = max(round(budget.flops / per_token / budget.unique_tokens), 1)
-    tokens = epochs * budget.unique_tokens
-    loss = _loss(known, N, tokens, budget.unique_tokens, density)
+def _run_lines(limits: Limits, run: Run) -> list[str]:
+    model, found = run.model, run.prediction
     lines = [
-        f"  nearest     {run.size}: {run.total:,} parameters, {run.active:,} active, {epochs} epochs, loss {loss:.4f}, "
-        f"{per_token * tokens:.3g} FLOPs"
+        f"  nearest     {model.size}: {model.total:,} parameters, {model.active:,} active, {run.epochs} epochs, loss "
+        f"{found.loss:.4f} (90 %: {found.ends.low:.3f} to {found.ends.high:.3f}), {run.flops:.4g} FLOPs"
     ]
-    if system is not None:
-        share = run.state_bytes / system.devices / 2**30
+    if run.flops < _UNSPENT * limits.flops:
         lines.append(
-            f"  on {system.name}: {hours(run, tokens, system):,.1f} hours at {ASSUMED_UTILISATION:.0%} of peak "
-            f"(assumed), {share:.2f} GiB of state a device; 'sparsejax check' compiles it"
+            f"  unspent     {1 - run.flops / limits.flops:.0%} of the FLOPs: no run within the limits uses more"
         )
-    how = "method=dense" if run.density == 1 else f"density={density:.3g},block={run.block}"
+    if limits.system is not None:
+        share = model.state_bytes / limits.system.devices / 2**30
+        lines.append(
+            f"  on {limits.system.name}: {hours(model, run.tokens, limits.system):,.4g} hours at "
+            f"{ASSUMED_UTILISATION:.0%} of peak (assumed), {share:.2f} GiB of state a device; 'sparsejax check' "
+            "compiles it"
+        )
+    dense = model.density == 1
+    how = "method=dense" if dense else f"density={run.density:g},block={model.block}"
     lines.append(
-        f"  sparsejax train --config=configs/llama.py:size={run.size},{how} --workdir=runs/{run.size} "
-        f"--config.data.unique_tokens={budget.unique_tokens:.0f} --config.train.steps=0 --config.train.epochs={epochs}"
+        f"  sparsejax train --config=configs/llama.py:size={model.size},{how} "
+        f"--workdir=runs/{model.size}-{'dense' if dense else f'{run.density:g}'} "
+        f"--config.data.unique_tokens={run.unique_tokens} --config.train.steps=0 --config.train.epochs={run.epochs}"
     )
     return lines
 
 
-def _loss(known: SavedFit, N: float, D: float, U: float, S: float) -> float:
-    return predicted(known.law, known.values, np.array(N), np.array(D), U, np.array(S)).item()
-
-
-def _total(known: SavedFit, parameters: float, density: float) -> float:
-    return parameters / density if known.convention in _ACTIVE else parameters
-
-
-def _ends(ends: Ends | None) -> str:
+def _interval(ends: Ends | None) -> str:
     if ends is None or not math.isfinite(ends.low + ends.high):
         return ""
     return f"  (90 %: {ends.low:.3g} to {ends.high:.3g})"

@@ -1,5 +1,7 @@
 """Optima of the published law as its paper prints them, against brute force, and flagged where they are none."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,10 @@ def test_one_epoch_of_unlimited_text_is_the_closed_form():
     f = 0.5 ** VALUES["eps"] + VALUES["c"] * 0.5 ** VALUES["mu"]
     G = (VALUES["A"] * f / VALUES["B"]) ** (1 / (2 * VALUES["alpha"]))
     choice = best_at_density(LAW, VALUES, budget, 0.5)
-    assert choice.parameters == pytest.approx(G * np.sqrt(1e21 / 6), rel=1e-4) and choice.epochs < 1
+    assert choice.parameters == pytest.approx(G * np.sqrt(1e21 / 6), rel=1e-4)
+    assert choice.epochs == 1 and choice.unique_tokens == choice.tokens < 1e14
+    unlimited = best_at_density(LAW, VALUES, dataclasses.replace(budget, unique_tokens=np.inf), 0.5)
+    assert unlimited == choice
 
 
 def test_the_optimum_is_that_of_a_brute_force_grid():
@@ -53,8 +58,21 @@ def test_an_optimum_at_an_edge_says_so():
     assert best(LAW, VALUES, Budget(9e20, 1.3e9, densities=(0.7, 1.0))).edges == ("density 0.7",)
     small = Budget(9e20, 1.3e9, most_parameters=lambda _: 1e9)
     assert best_at_density(LAW, VALUES, small, 0.5).edges == ("memory",)
-    with pytest.raises(ConfigError, match=r"density 0\.5: nothing fits between 1000 epochs and memory"):
+    with pytest.raises(
+        ConfigError, match=r"density 0\.5: nothing fits: fewest parameters are 1e\+06, and memory leave 1e\+05"
+    ):
         best_at_density(LAW, VALUES, Budget(9e20, 1.3e9, most_parameters=lambda _: 1e5), 0.5)
+
+
+def test_flops_that_no_run_may_use_stay_unspent():
+    bounded = Budget(9e20, 1.3e9, parameters=(1e6, 1e9), tokens=(1e8, 1e10), epochs=4)
+    choice = best_at_density(LAW, VALUES, bounded, 1.0)
+    assert choice.parameters == pytest.approx(1e9) and choice.tokens == pytest.approx(5.2e9)
+    assert set(choice.edges) == {"most parameters", "4 epochs"}
+    assert best_at_density(LAW, VALUES, dataclasses.replace(bounded, epochs=9), 1.0).edges[-1] == "1e+10 tokens"
+    # A part of the text is used where the fewest epochs ask for it.
+    often = best_at_density(LAW, VALUES, dataclasses.replace(bounded, flops=1e18, least_epochs=3.0), 1.0)
+    assert often.epochs == pytest.approx(3) and often.unique_tokens < 1.3e9
 
 
 def test_zeros_that_are_multiplied_cost_tokens():
@@ -78,7 +96,8 @@ def test_curves():
     [
         (1e21, -1.0, "--unique-tokens=-1: must be above 0"),
         (float("nan"), 1e9, "--flops=nan: must be above 0"),
-        (1e10, 1e9, r"--flops=1e\+10: one epoch of 1e\+09 unique tokens takes 6e\+15"),
+        (1e10, 1e9, r"--flops=1e\+10: nothing fits: 1e\+06 parameters and 100000 tokens, .* take 6e\+11"),
+        (1e20, 10.0, r"--unique-tokens=10: 1000 epochs are fewer than 100000 tokens"),
     ],
 )
 def test_budgets_that_cannot_be_are_one_line(flops, tokens, match):
