@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 FINISHED = 0
 FAILED = 1
 INPUT = 2
 DOES_NOT_FIT = 3
 DIVERGED = 4
+IO_FAILED = 74
 PREEMPTED = 75
 LOST_PEER = 76
 INTERRUPTED = 130
@@ -29,3 +32,15 @@ class LaunchError(Exception):
     def __init__(self, message: str, exit_code: int = INPUT) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def answer(error: LaunchError | OSError) -> int:
+    """Tell the user in one printable line; returns the exit code."""
+    code, text = (error.exit_code, str(error)) if isinstance(error, LaunchError) else (IO_FAILED, _of_system(error))
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    print(f"launch: {line}", file=sys.stderr)
+    return code
+
+
+def _of_system(error: OSError) -> str:
+    return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch import job
-from launch.exit_codes import FINAL, FINISHED, LOST_PEER, PREEMPTED, LaunchError
-from launch.flags import Parser, whole_number
+from launch.exit_codes import FINAL, FINISHED, LOST_PEER, PREEMPTED, LaunchError, answer
+from launch.flags import Parser, slices, whole_number
 from launch.job import Job
-from launch.shell import shown
+from launch.shell import shown, settle_output
 from launch.slices import CHIPS_PER_POD, GENERATIONS, Slice, parse_slice
 
 KINDS = {"manifest": "print a JobSet in YAML", "xpk": "print a command of xpk"}
@@ -32,6 +32,7 @@ _GRACE = 300
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one of the two; returns an exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    settle_output()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             text = "\n".join(f"  {name:<9} {what}" for name, what in KINDS.items())
@@ -43,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         split = rest.index("--") if "--" in rest else len(rest)
         flags = _parser(kind).parse_args(rest[:split])
         print(_text(kind, flags, rest[split + 1 :]))
-    except LaunchError as error:
-        print(f"launch: {error}", file=sys.stderr)
-        return error.exit_code
+    except (LaunchError, OSError) as error:
+        return answer(error)
     return FINISHED
 
 
@@ -153,7 +153,7 @@ def _parser(kind: str) -> Parser:
     parser.add_argument("--name", required=True, help="of the job")
     parser.add_argument("--image", required=True, help="built from launch/Dockerfile")
     parser.add_argument("--hardware", required=True, help="one slice, as 'sparsejax check' takes it: v5p:4x4x4")
-    parser.add_argument("--num-slices", type=whole_number, default=1, help="slices, which mesh.replica spans")
+    parser.add_argument("--num-slices", type=slices, default=1, help="slices, which mesh.replica spans")
     parser.add_argument("--spot", action="store_true", help="on spot nodes")
     parser.add_argument("--retries", type=whole_number, default=10, help="how often to start again")
     parser.add_argument("--config", required=True, help="configs/<file>.py[:key=value,...]")
@@ -172,8 +172,6 @@ def _text(kind: str, flags: argparse.Namespace, rest: Sequence[str]) -> str:
         raise LaunchError(
             f"--name={flags.name}: write at most 40 lower-case letters, digits and hyphens, a letter first"
         )
-    if flags.num_slices < 1:
-        raise LaunchError("--num-slices=0: must be at least 1")
     hardware = parse_slice(flags.hardware)
     # A pod that is started again may be on another machine.
     job.check_workdir(flags.workdir, many_hosts=True, survives=False, shared=flags.shared_workdir)

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.exit_codes import LaunchError
+from launch.flags import joined
 from launch.slices import Slice
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a worker needs of the checkout.
 _SOURCES = ("sparsejax", "configs", "launch", "constraints", "pyproject.toml", "README.md", "LICENSE")
 ARCHIVE = "sparsejax-source.tgz"
+# Flags of the trainer that the launch commands give.
+_OWN = ("--config", "--workdir", "--distributed")
 # Where everything lives on a worker, below the home directory: src/, venv/ and run/ (see worker.sh).
 REMOTE = "sparsejax"
 
@@ -42,18 +45,31 @@ def make_job(config: str, workdir: str, flags: Sequence[str], compile_cache: str
     Raises:
       LaunchError: it is not, or a flag is none.
     """
-    name, colon, argument = config.partition(":")
-    path = Path(name)
+    path, argument = _split(config)
     if not path.is_file():
         raise LaunchError(f"--config={config}: there is no such file; shipped ones are in configs/")
     if not path.resolve().is_relative_to(ROOT):
         raise LaunchError(f"--config={config}: lies outside of {ROOT}, and only that is copied to the workers")
-    for flag in flags:
+    given = joined(flags)
+    for flag in given:
         if not flag.startswith("--"):
             raise LaunchError(f"{flag}: flags for the trainer, after '--', read --config.section.key=value")
+        if flag.partition("=")[0] in _OWN:
+            raise LaunchError(f"{flag}: is a flag of this command; give it once, before '--'")
     inside = path.resolve().relative_to(ROOT).as_posix()
     cache = compile_cache or f"{workdir.rstrip('/')}/compile_cache"
-    return Job(inside + colon + argument, workdir, tuple(flags), cache)
+    return Job(inside + argument, workdir, tuple(given), cache)
+
+
+def _split(config: str) -> tuple[Path, str]:
+    """The file, and its arguments with the colon before them; a path that is there may have colons of its own."""
+    pieces = config.split(":")
+    for count in range(1, len(pieces) + 1):
+        if Path(":".join(pieces[:count])).is_file():
+            break
+    else:
+        count = 1
+    return Path(":".join(pieces[:count])), "".join(f":{piece}" for piece in pieces[count:])
 
 
 def is_remote(workdir: str) -> bool:
@@ -102,7 +118,7 @@ def train_flags(job: Job, *, distributed: bool) -> list[str]:
 
 def archive(config: str, path: Path) -> list[str]:
     """The command that packs the sources, and the config file if it is somewhere else in the checkout."""
-    file = config.partition(":")[0]
+    file = str(_split(config)[0]) if config else ""
     own = [] if not file or file.partition("/")[0] in _SOURCES else [file]
     where = os.path.relpath(ROOT)
     return ["tar", "-czf", str(path), "--exclude=__pycache__", "-C", where, *_SOURCES, *own]
@@ -117,7 +133,8 @@ def unpack_and_install() -> str:
 
 def start(job: Job, *, distributed: bool) -> str:
     """The command of a worker that starts training and returns."""
-    cache = shlex.quote(f"JAX_COMPILATION_CACHE_DIR={job.compile_cache}")
+    # Where quotes are needed the shell would take a plain assignment for a command.
+    cache = shlex.join(["env", f"JAX_COMPILATION_CACHE_DIR={job.compile_cache}"])
     return f"{cache} {worker('start', *train_flags(job, distributed=distributed))}"
 
 

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Several processes of one run on this machine: launch/local.sh [options] [--] FLAGS of `sparsejax train`
 #   --processes=N   how many                                                              2
-#   --platform=P    cpu or gpu; process i gets GPU i alone                                cpu
+#   --platform=P    cpu or gpu; process i gets the i-th of the visible GPUs alone         cpu
 #   --devices=K     simulated devices of each process, on cpu                             1
 #   --port=PORT     where process 0 listens                                               any free one
 #   --grace=S       seconds that the others have to end when one has failed               60
 #   --dry-run       print the commands
+# Every flag takes its value behind "=" or as the next word. GPUs are those of CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES
+# or HIP_VISIBLE_DEVICES where a scheduler or you set it, else the first ones of the machine.
 # Ctrl-C and SIGTERM go to every process, which saves and ends. Returns the first exit code that is not 0.
 #   SPARSEJAX       the program                                                           sparsejax on PATH
 set -euo pipefail
 
 refuse() {
-  echo "local.sh: $1" >&2
+  echo "local.sh: ${1//[[:cntrl:]]/ }" >&2
   exit 2
 }
 
@@ -19,10 +21,18 @@ processes=2 platform=cpu devices=1 port='' grace=60 dry_run=''
 flags=()
 while [[ $# -gt 0 ]]; do
   case $1 in
+    --processes | --platform | --devices | --port | --grace)
+      [[ $# -gt 1 ]] || refuse "$1: needs a value; see --help"
+      set -- "$1=$2" "${@:3}"
+      continue
+      ;;
     --processes=*) processes=${1#*=} ;;
     --platform=*) platform=${1#*=} ;;
     --devices=*) devices=${1#*=} ;;
-    --port=*) port=${1#*=} ;;
+    --port=*)
+      port=${1#*=}
+      [[ -n $port ]] || refuse "$1: must be a whole number, at least 1"
+      ;;
     --grace=*) grace=${1#*=} ;;
     --dry-run) dry_run=1 ;;
     -h | --help)
@@ -44,8 +54,18 @@ for setting in "processes=$processes" "devices=$devices" "grace=$grace" "port=${
 done
 [[ $platform == cpu || $platform == gpu ]] || refuse "--platform=$platform: must be cpu or gpu"
 [[ $platform == cpu || $devices == 1 ]] || refuse "--devices=$devices: only CPUs are simulated; a process has one GPU"
-[[ " ${flags[*]-} " == *" --config="* ]] || refuse "--config=configs/<file>.py is missing; see --help"
-[[ " ${flags[*]-} " == *" --workdir="* ]] || refuse "--workdir=<run directory> is missing; see --help"
+given() {
+  local flag
+  for flag in "${flags[@]}"; do
+    [[ $flag != "$1" && $flag != "$1="* ]] || return 0
+  done
+  return 1
+}
+given --config || refuse "--config=configs/<file>.py is missing; see --help"
+given --workdir || refuse "--workdir=<run directory> is missing; see --help"
+for flag in --coordinator --num_processes --process_id --distributed; do
+  ! given "$flag" || refuse "$flag: is given by this script; leave it out"
+done
 sparsejax=${SPARSEJAX:-sparsejax}
 [[ -n $dry_run ]] || command -v "$sparsejax" >/dev/null || refuse "$sparsejax was not found: pip install -e ."
 
@@ -66,10 +86,46 @@ if [[ -z $port ]]; then
   if [[ -n $dry_run ]]; then port=PORT; else port=$(free_port); fi
 fi
 
+# The GPUs that may be used, in the order of the processes: those that were given to this job, and nobody else's.
+gpu_variable=CUDA_VISIBLE_DEVICES
+gpus=()
+find_gpus() {
+  local name set_ones=()
+  for name in CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES; do
+    [[ -z ${!name+set} ]] || set_ones+=("$name")
+  done
+  if [[ ${#set_ones[@]} -gt 1 ]]; then
+    refuse "${set_ones[*]}: are all set, and each counts among the devices of another; unset all but one"
+  fi
+  if [[ ${#set_ones[@]} == 1 ]]; then
+    gpu_variable=${set_ones[0]}
+    IFS=, read -r -a gpus <<<"${!gpu_variable}"
+    for ((index = 0; index < ${#gpus[@]}; index++)); do
+      # As the runtimes read it: what comes behind an entry that is no device does not count.
+      if [[ ! ${gpus[index]} =~ ^[[:space:]]*([0-9]+|GPU-.+|MIG-.+)[[:space:]]*$ ]]; then
+        gpus=("${gpus[@]:0:index}")
+        break
+      fi
+      gpus[index]=${BASH_REMATCH[1]}
+    done
+    ((${#gpus[@]} >= processes)) ||
+      refuse "--processes=$processes: $gpu_variable=${!gpu_variable} gives ${#gpus[@]} GPUs; a process has one"
+  elif [[ -n ${SLURM_JOB_ID-} ]]; then
+    refuse "--platform=gpu: this SLURM job was given no GPU (CUDA_VISIBLE_DEVICES is not set); ask for some with --gpus"
+  else
+    for ((index = 0; index < processes; index++)); do gpus+=("$index"); done
+  fi
+}
+if [[ $platform == gpu ]]; then
+  find_gpus
+  # The flag is what is asked for now.
+  [[ ${JAX_PLATFORMS-} != cpu ]] || unset JAX_PLATFORMS
+fi
+
 command_of() {
   local process=$1
   command=(env "JAX_PLATFORMS=cpu" "JAX_NUM_CPU_DEVICES=$devices")
-  [[ $platform == cpu ]] || command=(env "CUDA_VISIBLE_DEVICES=$process")
+  [[ $platform == cpu ]] || command=(env "$gpu_variable=${gpus[process]}")
   command+=("$sparsejax" train "${flags[@]}")
   command+=("--coordinator=127.0.0.1:$port" "--num_processes=$processes" "--process_id=$process")
 }

@@ -41,6 +41,11 @@ fi
 
 # A cache that cannot be written would cost the compilation at every start, or hang: found out before the TPU is held.
 cache=${JAX_COMPILATION_CACHE_DIR:-}
+if [[ $cache == \~ || $cache == \~/* ]]; then
+  # The machine that launched could not know this home.
+  cache=$HOME${cache#\~}
+  export JAX_COMPILATION_CACHE_DIR=$cache
+fi
 if [[ $cache == *://* ]]; then
   # With the library that JAX writes it with, which the same environment holds.
   python=$(dirname "$(command -v "$sparsejax")")/python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import shlex
 import subprocess
 import sys
@@ -46,7 +47,12 @@ class Shell:
         """
         try:
             done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=shielded
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="backslashreplace",
+                start_new_session=shielded,
             )
         except FileNotFoundError:
             raise LaunchError(missing(argv[0])) from None
@@ -64,6 +70,12 @@ class Shell:
         """Wait until the next look."""
         if self.poll > 0:
             time.sleep(self.poll)
+
+
+def settle_output() -> None:
+    """Escape what the output cannot hold, such as file names that are no text."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def missing(program: str) -> str:

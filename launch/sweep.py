@@ -12,10 +12,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from launch.exit_codes import FAILED, FINISHED, INPUT, LaunchError
-from launch.flags import Parser
+from launch.exit_codes import FAILED, FINISHED, INPUT, LaunchError, answer
+from launch.flags import Parser, joined
 from launch.job import is_remote
-from launch.shell import Shell
+from launch.shell import Shell, settle_output
 
 LAUNCHERS = ("tpu", "gke", "xpk", "slurm", "local")
 # Directory that stands for one in object storage while the points are expanded.
@@ -26,18 +26,19 @@ _LONGEST = 36
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one command a run; returns an exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    settle_output()
     split = arguments.index("--") if "--" in arguments else len(arguments)
     try:
         flags = _parser().parse_args(arguments[:split])
         extra = [f"--{name}={value}" for name, value in (("seeds", flags.seeds), ("only", flags.only)) if value]
-        settings = [flag for flag in arguments[split + 1 :] if flag.startswith("--config.")]
-        own = [flag for flag in arguments[split + 1 :] if not flag.startswith("--config.")]
+        further = joined(arguments[split + 1 :])
+        settings = [flag for flag in further if flag.startswith("--config.")]
+        own = [flag for flag in further if not flag.startswith("--config.")]
         workdir = flags.workdir.rstrip("/")
         for run in expand(Shell(poll=0), flags.config, workdir, [*extra, *settings]):
             print(shlex.join(launch_command(flags.on, flags.name, workdir, run, own)))
-    except LaunchError as error:
-        print(f"launch: {error}", file=sys.stderr)
-        return error.exit_code
+    except (LaunchError, OSError) as error:
+        return answer(error)
     return FINISHED
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
+import os
 import re
 import signal
 import sys
@@ -18,11 +19,11 @@ from types import FrameType
 
 from launch import gcloud, job, supervise
 from launch.cloud import Cloud, all_mine, delete_all_mine
-from launch.exit_codes import FINISHED, INTERRUPTED, LaunchError
-from launch.flags import Parser, whole_number, words
+from launch.exit_codes import FINISHED, INTERRUPTED, LaunchError, answer
+from launch.flags import Parser, slices, whole_number, words
 from launch.gcloud import CAPACITIES, CONNECTIONS, NODE, QUEUE, Place, Request, Resource
 from launch.rehearsal import Rehearsal
-from launch.shell import Shell
+from launch.shell import Shell, settle_output
 from launch.slices import GENERATIONS, parse_slice
 from launch.states import Phase, Snapshot
 from launch.supervise import Policy, Supervisor
@@ -44,12 +45,12 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Do one verb; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    settle_output()
     try:
         with _stopped_by_signals():
             return _do(arguments)
-    except LaunchError as error:
-        print(f"launch: {error}", file=sys.stderr)
-        return error.exit_code
+    except (LaunchError, OSError) as error:
+        return answer(error)
     except KeyboardInterrupt:
         print("launch: stopped", file=sys.stderr)
         return INTERRUPTED
@@ -96,7 +97,7 @@ def _parser(verb: str) -> Parser:
 
 def _add_request_flags(parser: Parser) -> None:
     parser.add_argument("--hardware", required=True, help="one slice, as 'sparsejax check' takes it: v5p:4x4x4")
-    parser.add_argument("--num-slices", type=whole_number, default=1, help="slices, which mesh.replica spans")
+    parser.add_argument("--num-slices", type=slices, default=1, help="slices, which mesh.replica spans")
     parser.add_argument("--capacity", choices=CAPACITIES, default="queued", help="on which terms; queued")
     parser.add_argument("--valid-until", default="", help="give up after this time in the queue, such as 6h")
     parser.add_argument(
@@ -205,8 +206,6 @@ def _request(flags: argparse.Namespace) -> Request:
     wanted = parse_slice(flags.hardware)
     if not GENERATIONS[wanted.generation].runtime:
         raise LaunchError(f"--hardware={flags.hardware}: the TPU API does not have it, GKE does: python -m launch.gke")
-    if flags.num_slices < 1:
-        raise LaunchError("--num-slices=0: must be at least 1")
     if flags.capacity == "on-demand":
         if flags.num_slices > 1:
             raise LaunchError(f"--num-slices={flags.num_slices}: only the queue gives several; --capacity=queued")
@@ -264,8 +263,12 @@ def _none(rest: Sequence[str]) -> None:
 
 
 def _user() -> str:
-    """This user's name, in the characters of a label."""
-    return re.sub(r"[^a-z0-9_-]", "-", getpass.getuser().lower())
+    """This user's name, in the characters of a label; the number of one that has none."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid-{os.getuid()}"
+    return re.sub(r"[^a-z0-9_-]", "-", name.lower())
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def test_xpk_runs_the_same_command_and_restarts_what_was_saved() -> None:
         ("--workdir=/tmp/a", "--workdir=/tmp/a: several hosts need one run directory"),
         ("--hardware=v5p:9", "--hardware=v5p:9: no accelerator type has this shape"),
         ("--config=none.py", "--config=none.py: there is no such file"),
-        ("--num-slices=0", "--num-slices=0: must be at least 1"),
+        ("--num-slices=0", "argument --num-slices: 0 must be 1 to 4096"),
     ],
 )
 def test_refuses_in_one_line(capsys: pytest.CaptureFixture[str], flag: str, message: str) -> None:

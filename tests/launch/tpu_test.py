@@ -27,11 +27,11 @@ def changed(flag: str) -> list[str]:
             changed("--name=Run_1"),
             "--name=Run_1: write at most 36 lower-case letters, digits and hyphens, a letter first",
         ),
-        (changed("--retries=-1"), "argument --retries: '-1' is no whole number; see"),
+        (changed("--retries=-1"), "argument --retries: '-1' is no whole number up to 1000000; see"),
         (changed("--create-flags='--x"), 'argument --create-flags: "\'--x": No closing quotation; see'),
         (changed("--capacity=cheap"), "argument --capacity: invalid choice: 'cheap'"),
         ([*RUN, "--retry=1"], "unrecognized arguments: --retry=1; see"),
-        (changed("--num-slices=0"), "--num-slices=0: must be at least 1"),
+        (changed("--num-slices=0"), "argument --num-slices: 0 must be 1 to 4096"),
         (changed("--hardware=v5p:3x3x3"), "--hardware=v5p:3x3x3: no accelerator type has this shape"),
         (changed("--hardware=tpu7x:2x2x1"), "--hardware=tpu7x:2x2x1: the TPU API does not have it, GKE does:"),
         ([*changed("--num-slices=2"), "--capacity=on-demand"], "--num-slices=2: only the queue gives several;"),
@@ -74,7 +74,7 @@ def test_the_trainer_s_flags_reach_it_quoted(launch: Launch) -> None:
     ended = launch(*RUN, "--compile-cache=gs://b/c", "--", "--config.data.name=two words", "--watchdog=600")
     (start,) = [call for call in ended.calls if "worker.sh start" in call]
     assert start.endswith("--distributed '--config.data.name=two words' --watchdog=600")
-    assert "--command=JAX_COMPILATION_CACHE_DIR=gs://b/c bash" in start
+    assert "--command=env JAX_COMPILATION_CACHE_DIR=gs://b/c bash" in start
 
 
 def test_status_of_one(launch: Launch) -> None:
