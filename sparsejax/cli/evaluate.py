@@ -71,10 +71,12 @@ class _Known:
     @classmethod
     def read(cls, fit: str, workdirs: Sequence[RunDirectory]) -> _Known:
         """Read both before the work; raises ``ConfigError``."""
+        from sparsejax.scaling.effective import check_fit
         from sparsejax.scaling.runs import read as read_result
         from sparsejax.scaling.saved_fit import published_default, read
 
         known = published_default() if fit == "published" else read(Path(fit))
+        check_fit(known)
         results: dict[str, RunResult | None] = {}
         for workdir in workdirs:
             path = workdir / "result.json"

@@ -37,4 +37,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--no-validation: leaves nothing to evaluate; give --text")
     if not flags.validation and flags.fit is not None:
         parser.error(f"--fit={flags.fit}: needs the validation loss; leave --no-validation out")
+    if flags.context != "rows" and flags.fit is not None:
+        parser.error(f"--fit={flags.fit}: laws are of losses in rows; leave --context={flags.context} out")
     return flags

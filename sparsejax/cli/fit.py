@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
     readings = [read_file(path, flags.parameters, flags.all_rows) for path in sources]
     rows = [row for reading in readings for row in reading.rows]
     notes = [note for reading in readings for note in reading.notes]
+    if len(sources) > 1 and not any(row.tokenizer or row.text for row in rows):
+        notes.append("no file states its tokenizer or text: losses compare only if they are of one of each")
     source = ", ".join(path.name for path in sources)
     found = study(
         laws,

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sparsejax.config import ConfigError
 from sparsejax.scaling.frontier import predicted
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.prediction import LEVEL, check_readable, outside
 from sparsejax.scaling.runs import RunResult
 from sparsejax.scaling.saved_fit import SavedFit
-from sparsejax.scaling.tables import row_of_result
+from sparsejax.scaling.tables import COUNTS, row_of_result
 
 # Sizes that are searched where a fit states no range, and the grid on which the first crossing is looked for.
 _SIZES, _POINTS = (1e3, 1e15), 1201
@@ -63,6 +64,17 @@ class Effective:
         return self.parameters / self.own
 
 
+def check_fit(known: SavedFit) -> None:
+    """Refuse a law that has no effective parameters for any run.
+
+    Raises:
+      ConfigError: it reads something else than N, D, U and density, or counts N in a way that runs do not state.
+    """
+    check_readable(known)
+    if known.convention not in COUNTS:
+        raise ConfigError(f"--fit: {known.origin}: counts {known.convention}; a run states {', '.join(COUNTS)}")
+
+
 def effective_parameters(known: SavedFit, result: RunResult, run: str, loss: float, error: float) -> Effective:
     """Effective dense parameters of a finished run.
 
@@ -76,7 +88,7 @@ def effective_parameters(known: SavedFit, result: RunResult, run: str, loss: flo
     Raises:
       ConfigError: the law reads something else than N, D, U and density, or counts N in a way that runs do not state.
     """
-    check_readable(known)
+    check_fit(known)
     row = row_of_result(result, known.convention)
     D, U = row.tokens, row.unique_tokens
     sizes = known.ranges.get("N", _SIZES)

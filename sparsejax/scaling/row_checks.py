@@ -13,6 +13,8 @@ from sparsejax.files.text import one_line
 if TYPE_CHECKING:
     from sparsejax.scaling.rows import ScalingRow
 
+# Both losses of a run are of one sum, so their ratio is exact but for rounding.
+_ONE_TEXT = 1e-6
 # A loss with fewer digits may be equal by chance in two runs.
 _DIGITS_OF_ONE_RUN = 7
 # No run has fewer parameters or tokens, more parameters for a token, or more epochs; other units do.
@@ -77,6 +79,13 @@ def check_measured_alike(source: str, rows: Sequence[ScalingRow]) -> tuple[str, 
     unit = one_value(source, rows, "unit", "losses in two units:", fix)
     if unit != "nats/token":
         raise ConfigError(f"{source}: losses in {one_line(unit)}; laws are of nats/token: convert them")
+    stated = [row for row in rows if row.bytes_per_token > 0 and not row.text]
+    low, high = (pick(stated, key=lambda row: row.bytes_per_token, default=None) for pick in (min, max))
+    if low and high and high.bytes_per_token > low.bytes_per_token * (1 + _ONE_TEXT):
+        raise ConfigError(
+            f"{source}: the text that losses are of has {low.bytes_per_token:.5g} ({low.where}) and "
+            f"{high.bytes_per_token:.5g} ({high.where}) bytes a token: it is not one text in one tokenizer; {fix}"
+        )
     return tokenizer, text, one_value(source, rows, "tokens_in", "tokens counted as two things:", fix)
 
 
@@ -90,6 +99,12 @@ def unknown_measures(rows: Sequence[ScalingRow]) -> list[str]:
                 f"{len(silent)} of {len(rows)} runs do not state their {field} ({silent[0].where}, ...): "
                 "losses compare only if it is that of the others"
             )
+    stated = [row.bytes_per_token for row in rows if row.bytes_per_token > 0]
+    if stated and max(stated) > min(stated) * (1 + _ONE_TEXT):
+        notes.append(
+            f"by loss and bits per byte the validation text has {min(stated):.5g} to {max(stated):.5g} bytes a token: "
+            "losses compare only if it is one text"
+        )
     return notes
 
 

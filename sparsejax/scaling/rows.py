@@ -45,6 +45,7 @@ class ScalingRow:
       text: name or digest of the data that the loss is of; empty where the source does not say.
       unit: of the loss.
       tokens_in: what ``tokens`` counts, ``"tokens"`` or ``"steps"``.
+      bytes_per_token: of the text that the loss is of, in its tokenizer; 0 where the source does not say.
       place: file and line, for errors; empty for a row made in Python.
       others: further columns by the names that laws use, such as ``X`` or ``NV``.
     """
@@ -64,6 +65,7 @@ class ScalingRow:
     text: str = ""
     unit: str = "nats/token"
     tokens_in: str = "tokens"
+    bytes_per_token: float = 0.0
     place: str = dataclasses.field(default="", compare=False)
     others: Mapping[str, float] = dataclasses.field(default_factory=dict)
 

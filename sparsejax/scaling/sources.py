@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from sparsejax.scaling.csv_table import Record
@@ -75,10 +76,22 @@ def _sweep(r: Record) -> ScalingRow:
         loss=r.number("validation_loss"),
         decay_finished=r.cells["status"] == "finished",
         group=r.text("point"),
+        bytes_per_token=_bytes_per_token(r),
         # Older tables are of runs that all began with a draw.
         dense_start=bool(r.optional("started_from")),
         place=r.place,
     )
+
+
+def _bytes_per_token(r: Record) -> float:
+    if not r.optional("bits_per_byte"):
+        return 0.0
+    return bytes_per_token(r.number("validation_loss"), r.count("bits_per_byte"))
+
+
+def bytes_per_token(nats_per_token: float, bits_per_byte: float) -> float:
+    """Bytes of a token on the text that both losses are of: equal for runs of one text and one tokenizer."""
+    return nats_per_token / (bits_per_byte * math.log(2)) if bits_per_byte > 0 else 0.0
 
 
 def _dense(r: Record, name: str, N: float, D: float, U: float, loss: float, text: str, group: str = "") -> ScalingRow:

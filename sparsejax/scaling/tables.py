@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparsejax.config import ConfigError
@@ -17,7 +17,20 @@ from sparsejax.scaling.result_table import FIELDS, result_of, table_text
 from sparsejax.scaling.row_checks import left_out, other_units
 from sparsejax.scaling.rows import ScalingRow
 from sparsejax.scaling.runs import RunResult, read
-from sparsejax.scaling.sources import OPTIONAL, OWN, READ_BY_LAWS, SOURCES
+from sparsejax.scaling.sources import OPTIONAL, OWN, READ_BY_LAWS, SOURCES, bytes_per_token
+
+# What N may count where rows come from ``result.json``.
+COUNTS: dict[str, Callable[[RunResult], float]] = {
+    "total": lambda result: result.total_parameters,
+    "active": lambda result: result.active_parameters,
+    "active_non_embedding": lambda result: result.non_embedding_parameters,
+    "total_times_density": lambda result: result.total_parameters * result.density,
+    "mean_active": lambda result: result.mean_active_parameters,
+}
+
+
+# The loss of a uniform draw from a vocabulary of nine million.
+_PERPLEXITY = 16.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +98,8 @@ def _table(path: Path, table: CsvTable, everything: bool) -> Reading:
     for record in taken:
         row = source.row(record)
         problem = other_units(row.parameters, row.tokens, row.unique_tokens, row.tokens_in)
+        if row.loss > _PERPLEXITY:
+            problem = f"loss={row.loss:g} is above that of any vocabulary: is it a perplexity? write nats/token"
         if problem:
             raise ConfigError(f"{record.place}: {problem}")
         rows.append(row)
@@ -137,21 +152,14 @@ def row_of_result(result: RunResult, convention: str) -> ScalingRow:
     Raises:
       ConfigError: the convention is not one that a result states.
     """
-    counts = {
-        "total": result.total_parameters,
-        "active": result.active_parameters,
-        "active_non_embedding": result.non_embedding_parameters,
-        "total_times_density": result.total_parameters * result.density,
-        "mean_active": result.mean_active_parameters,
-    }
-    if convention not in counts:
-        raise ConfigError(f"--parameters={convention}: a result states {', '.join(counts)}")
+    if convention not in COUNTS:
+        raise ConfigError(f"--parameters={one_line(convention)}: a result states {', '.join(COUNTS)}")
     setting = [result.size, result.total_parameters, result.active_parameters, result.method, result.block]
     setting += [result.unique_tokens, result.total_tokens, result.peak_lr, result.schedule, result.batch_size]
     setting += [result.started_from]
     return ScalingRow(
         name=result.name,
-        parameters=counts[convention],
+        parameters=COUNTS[convention](result),
         convention=convention,
         tokens=result.total_tokens,
         unique_tokens=min(result.unique_tokens, result.total_tokens),
@@ -163,5 +171,6 @@ def row_of_result(result: RunResult, convention: str) -> ScalingRow:
         dense_start=bool(result.started_from),
         tokenizer=result.tokenizer_digest,
         text=result.data_digest,
+        bytes_per_token=bytes_per_token(result.validation_loss, result.bits_per_byte),
         others={"N_bar": result.mean_active_parameters},
     )

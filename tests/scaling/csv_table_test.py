@@ -94,6 +94,7 @@ def test_every_wrong_cell_is_named_by_line_and_column(tmp_path):
         ([HEADER, ROWS[0], ["a\nb", "x", *ROWS[1][2:]]], "line 3, column parameters"),
         ([HEADER, [*ROWS[0][:2], "active", "4", "1", "0.5", "3"]], "line 2: tokens=4 are fewer than 10,000"),
         ([HEADER, ["a", "0.1", "active", "4", "1", "0.5", "3"]], "line 2: parameters=0.1 are fewer .* billions"),
+        ([HEADER, [*ROWS[0][:-1], "25.6"]], "line 2: loss=25.6 is above .* is it a perplexity"),
         ([HEADER, ["a", "7e9", "active", "1.4e5", "1.4e5", "0.5", "3"]], "line 2: parameters=7e.09 beside tokens"),
     ],
 )

@@ -60,6 +60,18 @@ def test_losses_that_do_not_compare_are_refused(values, match):
     refused([changed(unit="bits/byte")], "losses in bits/byte; laws are of nats/token")
 
 
+def test_sweeps_state_their_text_by_its_bytes_per_token(tmp_path):
+    path = tmp_path / "runs.csv"
+    head = "point,seed,status,active_parameters,density,unique_tokens,total_tokens,validation_loss,bits_per_byte"
+    path.write_text(f"{head}\na,0,finished,1e8,1,1e9,1e9,5,2\nb,0,finished,1e8,1,1e9,1e9,6,2\n")
+    with pytest.raises(ConfigError, match="it is not one text in one tokenizer"):
+        table_of(read_rows(path), "runs.csv")
+    path.write_text(f"{head}\na,0,finished,1e8,1,1e9,1e9,5,2\nb,0,finished,1e8,1,1e9,1e9,6,2.4\n")
+    assert table_of(read_rows(path), "runs.csv").notes == ()
+    rows = [changed(text="a", bytes_per_token=3.0), changed(text="a", bytes_per_token=3.1, loss=3.5)]
+    assert "3 to 3.1 bytes a token" in table_of(rows, "runs.csv").notes[0]
+
+
 def test_what_is_not_stated_is_said():
     rows = [changed(tokenizer="a", text="b"), changed(loss=3.1)]
     table = table_of(rows, "runs.csv", notes=("a note",))

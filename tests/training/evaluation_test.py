@@ -116,6 +116,7 @@ def test_flags_that_cannot_work_are_one_line(runs, capsys):
         ([workdir, "--tokens=-1"], "must be at least 0"),
         ([workdir, "--level=1"], "must be in [0.5, 1)"),
         ([workdir, "--fit=published", "--no-validation", "--text=x"], "needs the validation loss"),
+        ([workdir, "--fit=published", "--context=documents"], "laws are of losses in rows"),
         ([workdir, "--text=nowhere.txt"], "--text=nowhere.txt: no file matches"),
         ([workdir, f"--text={runs / 'books.jsonl'}"], "--text-field=text: line 1 of"),
         ([f"--workdir={runs}"], "holds no run"),
