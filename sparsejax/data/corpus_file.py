@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sparsejax.data.cache import FileDigests, Stamp, file_stamp
+from sparsejax.data.cache import FileDigests, Stamp, file_sha256, file_stamp
 from sparsejax.data.storage import StoredFile
 
 
@@ -72,10 +72,11 @@ def shared_files(files: Sequence[CorpusFile], others: Sequence[CorpusFile]) -> l
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file of this machine."""
+    """A file of this machine; one that is no longer what it was when it was read is an ``OSError``."""
 
     path: Path
     digests: FileDigests
+    _read: list[Stamp] = field(default_factory=list, compare=False)
 
     @property
     def name(self) -> str:
@@ -95,11 +96,14 @@ class LocalFile:
     @property
     def stamp(self) -> Stamp:
         """See ``file_stamp``."""
-        return file_stamp(self.path)
+        found = file_stamp(self.path)
+        if any(found != read for read in self._read):
+            raise OSError("it changed while it was read; run the command again")
+        return found
 
     def digest(self) -> str:
         """Hexadecimal sha256 of its bytes."""
-        return self.digests.digest(self.path)
+        return self.digests.remembered("sha256", [self.stamp], lambda: file_sha256(self.path))
 
     def stream(self) -> contextlib.AbstractContextManager[BinaryIO]:
         """Its bytes."""
@@ -108,7 +112,11 @@ class LocalFile:
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path]:
         """Its own path."""
+        read = self.stamp
         yield self.path
+        self._read[:] = [read]
+        # Whatever was read after a change would go by another name.
+        _ = self.stamp
 
 
 @dataclass(frozen=True)

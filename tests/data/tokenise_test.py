@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -214,16 +214,22 @@ def test_text_that_changes_while_it_is_read_is_one_line(
 ) -> None:
     original = set_pieces.append_tokenised
 
-    def meddled(*arguments: object) -> None:
+    def behind(*arguments: object) -> None:
         original(*arguments)
         changed_text(tmp_path / "part-1.jsonl")
 
-    monkeypatch.setattr(set_pieces, "append_tokenised", meddled)
-    with pytest.raises(ConfigError, match="the text changed while it was read; run the command again"):
-        run(config, tmp_path / "set", process_id=1, num_processes=2)
-    monkeypatch.setattr("sparsejax.data.token_files.append_tokenised", meddled)
-    with pytest.raises(ConfigError, match="the text changed while it was read; run the command again"):
-        open_corpus(dataclasses.replace(config, path=f"{tmp_path}/part-1.jsonl"), [].append)
+    def meanwhile(documents: Iterator, *arguments: object) -> None:
+        first = next(documents)
+        changed_text(tmp_path / "part-1.jsonl")
+        original([first, *documents], *arguments)
+
+    for number, meddled in enumerate((behind, meanwhile)):
+        monkeypatch.setattr(set_pieces, "append_tokenised", meddled)
+        with pytest.raises(ConfigError, match="changed while it was read; run the command again"):
+            run(config, tmp_path / f"set-{number}", process_id=1, num_processes=2)
+        monkeypatch.setattr("sparsejax.data.token_files.append_tokenised", meddled)
+        with pytest.raises(ConfigError, match="changed while it was read; run the command again"):
+            open_corpus(dataclasses.replace(config, path=f"{tmp_path}/part-1.jsonl"), [].append)
 
 
 def test_every_damage_of_a_set_is_found_by_verify(config: DataConfig, tmp_path: Path) -> None:
