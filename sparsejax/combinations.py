@@ -197,6 +197,8 @@ def _lengths(run: RunConfig) -> Iterator[str]:
         )
     if run.data.source != "stdlib" and not run.data.path:
         yield f"data.path is empty: data.source={run.data.source} needs the files to read"
+    if run.data.source == "stdlib" and run.data.path:
+        yield f"data.path={run.data.path}: data.source=stdlib reads no files; set data.source to their format"
     if run.data.source == "tokens":
         if run.data.validation_path:
             yield f"data.validation_path={run.data.validation_path}: a token set has its own; leave it empty"

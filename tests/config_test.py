@@ -157,6 +157,10 @@ def test_a_missing_section_key_or_value_says_how_to_give_it():
             "drop=magnitude and grow=random, or set init.distill_weight=0 and init.feature_weight=0",
         ),
         ({"data__source": "jsonl"}, "data.path is empty: data.source=jsonl needs the files to read"),
+        (
+            {"data__path": "books.txt"},
+            "data.path=books.txt: data.source=stdlib reads no files; set data.source to their format",
+        ),
         ({"data__tokenizer": "hf"}, "data.tokenizer_path is empty: data.tokenizer=hf needs a file"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sparsejax.files.text import one_line
 # Rows that are decoded at once, and the bytes they may have if each is as large as its column allows: a dictionary
 # page holds a value once, however many rows have it.
 _BATCH_ROWS = 256
-_BATCH_BYTES = 2**31
+_BATCH_BYTES = 2**30
 
 
 def read_parquet(path: Path, text_field: str) -> Iterator[str]:
@@ -34,7 +34,7 @@ def read_parquet(path: Path, text_field: str) -> Iterator[str]:
                 raise FormatError(f"the file has {schema.names.count(text_field)} columns of that name")
             row = 0
             for column in _batches(file, text_field):
-                for value in _values(column):
+                for value in _values(column, row):
                     yield text_of(value, f"row {row}")
                     row += 1
     except FormatError:
@@ -51,14 +51,16 @@ def _batches(file: Any, text_field: str) -> Iterator[Any]:
     for group in range(file.num_row_groups):
         stated = file.metadata.row_group(group)
         largest = max((stated.column(leaf).total_uncompressed_size for leaf in leaves), default=1)
+        check_size(largest // (max(stated.num_rows, 1) + 1), f"a text of row group {group}")
         rows = min(max(_BATCH_BYTES // max(largest, 1), 1), _BATCH_ROWS)
-        for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[text_field]):
+        for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[text_field], use_threads=False):
             yield batch.column(text_field)
 
 
-def _values(column: Any) -> list[Any]:
-    """The values of a column, strings as bytes because Arrow does not check that they are UTF-8."""
+def _values(column: Any, row: int) -> Iterable[Any]:
+    """The values of a column from ``row`` on, strings as bytes because Arrow does not check that they are UTF-8."""
     import pyarrow
+    import pyarrow.compute
     from pyarrow import types
 
     if types.is_dictionary(column.type):
@@ -69,8 +71,12 @@ def _values(column: Any) -> list[Any]:
     known = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
     if not any(is_kind(kind) for is_kind in known):
         return [NotText(str(kind)) if value.is_valid else None for value in column]
-    values: list[Any] = column.cast(pyarrow.large_binary()).to_pylist()
-    return values
+    column = column.cast(pyarrow.large_binary())
+    lengths = pyarrow.compute.binary_length(column)
+    longest = pyarrow.compute.max(lengths).as_py() or 0
+    # Before it is copied.
+    check_size(longest, f"row {row + pyarrow.compute.index(lengths, longest).as_py()}")
+    return (value.as_py() for value in column)
 
 
 def read_array_record(path: Path, text_field: str) -> Iterator[str]:
