@@ -3,11 +3,14 @@
 import glob
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
+from sparsejax.data import foreign_text, record_files
 from sparsejax.data.example_proto import features
 from sparsejax.data.foreign_text import FormatError, NotText
-from sparsejax.data.record_files import _batches, read_array_record, read_parquet, read_tfrecord
+from sparsejax.data.record_files import read_array_record, read_parquet, read_tfrecord
 from sparsejax.data.tfrecord import masked_crc
 from tests.data.conftest import example, proto_field
 
@@ -67,16 +70,22 @@ def test_other_features_and_long_values_are_no_obstacle() -> None:
     assert features(message) == {"text": b"x" * 9000, "empty": b"", "n": NotText("integer numbers")}
 
 
-def test_rows_decoded_at_once_are_few_where_a_page_may_hold_large_values(tmp_path: Path) -> None:
-    # A dictionary page holds a value once, however many rows have it: 20 GB of text in a file of 300 kB.
-    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 5000, pyarrow.int32()), ["x" * 2**22])
+def test_rows_decoded_at_once_are_few_where_a_page_may_hold_large_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_files, "_BATCH_BYTES", 2**18)
+    # A dictionary page holds a value once, however many rows have it.
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 500, pyarrow.int32()), ["x" * 2**14])
     pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "rows")
+    assert (tmp_path / "rows").stat().st_size < 2**14
     with pyarrow.parquet.ParquetFile(tmp_path / "rows") as file:
-        assert len(next(_batches(file, "text"))) * 2**22 <= 2**30
+        sizes = [len(batch) for batch in record_files._batches(file, "text")]
+    assert sum(sizes) == 500 and max(sizes) * 2**14 <= 2**18
+    monkeypatch.setattr(foreign_text, "MAX_BYTES", 2**14)
     with pyarrow.parquet.ParquetWriter(tmp_path / "long", pyarrow.schema([("text", pyarrow.string())])) as writer:
-        for size in (10, 2**27 + 2):
+        for size in (10, 2**16):
             writer.write_table(pyarrow.table({"text": ["x" * size]}))
     texts = read_parquet(tmp_path / "long", "text")
     assert next(texts) == "x" * 10
-    with pytest.raises(FormatError, match="a text of row group 1 is longer than 67,108,864 bytes"):
+    with pytest.raises(FormatError, match=r"a text of row group 1 is longer than 16,384 bytes"):
         next(texts)
