@@ -80,12 +80,14 @@ def topology() -> ConfigDict:
     c.grow = "random"  # which blocks come, see above
     c.every = 100  # optimizer steps between rewirings; at least 1
     c.rate = 0.3  # share of active blocks replaced at the first rewiring; in [0, 1)
-    c.rate_end = 0.005  # that share at the last rewiring; in [0, rate]
-    c.rate_schedule = "cosine"  # path from rate to rate_end: cosine, linear, constant, wsd
+    c.rate_end = 0.005  # rate_schedule=cosine or linear: that share at the last rewiring; in [0, rate]
+    # path of that share: cosine and linear to rate_end, constant, wsd (rate for 90 % of the way, then to a tenth of it)
+    c.rate_schedule = "cosine"  # cosine, linear, constant, wsd (which ends at a tenth of rate), see above
     c.stop_fraction = 1.0  # fraction of the steps after which the topology stays; in [0, 1]
     c.regrow_dropped = False  # a block may come back in the rewiring that dropped it: True, False
     c.regrow_value = "zero"  # weights of a regrown block: zero, keep (the old ones, if dropped just now), init (drawn)
-    c.drop_threshold = 0.0  # drop=threshold: mean |w| up to which a block may go, at most rate of them; at least 0
+    # at most rate of the blocks; at 0 only blocks of zeros go
+    c.drop_threshold = 0.0  # drop=threshold: mean |w| up to which a block may go, see above; at least 0
     c.temperature = 1.0  # drop=soft: first exponent of |w|; at least 0, 0 is a uniform draw
     c.temperature_end = 3.0  # drop=soft: last exponent, reached linearly; at least 0
     c.fade_steps = 0  # steps before a rewiring in which the blocks about to go fade out; below every, 0 is off
@@ -117,7 +119,8 @@ def optim() -> ConfigDict:
     c.b1 = 0.9  # decay of the first moment per update; in [0, 1)
     c.b2 = 0.999  # decay of the second moment per update; in [0, 1)
     c.eps = 1e-8  # added to the root of the second moment; above 0
-    c.density_exponent = 0.5  # p in the rate of a sparse weight, lr * density ** -p; at least 0, 0 is off
+    # with its density in that step where density_schedule lets it fall, else with its density at the start
+    c.density_exponent = 0.5  # p in the rate of a sparse weight, lr * density ** -p, see above; at least 0, 0 is off
     c.vocabulary_lr_ratio = 1.0  # rate of embedding and head over that of a dense weight; above 0
     c.ramp = 100  # updates in which a regrown block's rate rises to the full one; at least 1
     c.weight_decay = 0.0  # share of a weight lost per step and unit of rate, not on norms and embedding; at least 0

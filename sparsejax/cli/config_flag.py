@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -23,14 +23,16 @@ from sparsejax.topology.methods import METHODS
 _SHIPPED = Path(__file__).resolve().parents[2] / "configs"
 # Random keys are made of 32 bits: further ones would be dropped without a word.
 _SEEDS = range(-(2**31), 2**32)
+METHOD = "topology.method"
 
 
-def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
+def load_run(config: str, overrides: Sequence[str], undone: Callable[[str], None] | None = None) -> RunConfig:
     """Resolve a config file and its overrides; unset sizes of the model are those of the checkpoint of ``init.from``.
 
     Args:
       config: ``path/to/file.py`` or ``path/to/file.py:arguments``; the file defines ``get_config``.
       overrides: ``--config.section.key=value`` in command-line order; the last one wins.
+      undone: told, one line each, which flags the settings of a method given behind them undo. None refuses them.
 
     Raises:
       ConfigError: no such file, an unknown key, a value of the wrong type, or anything ``resolve`` refuses.
@@ -38,6 +40,10 @@ def load_run(config: str, overrides: Sequence[str]) -> RunConfig:
     path, argument = split_config(config)
     settings = _get_config(path, argument)
     overridden = set()
+    for line in _undone(overrides):
+        if undone is None:
+            raise ConfigError(line)
+        undone(line)
     for override in overrides:
         key, equals, text = override.removeprefix("--config.").partition("=")
         if not override.startswith("--config.") or not equals:
@@ -174,11 +180,34 @@ def _set(settings: ml_collections.ConfigDict, key: str, text: str) -> None:
         resolve({**plain, section: {**(plain[section] if section in plain else {}), name: text}})
     with settings.unlocked(), settings.ignore_type():
         settings[section][name] = parse_value(section, name, text)
-        if key == "topology.method" and text in METHODS:
+        if key == METHOD and text in METHODS:
             # The name alone would only relabel the run: it brings its choices, which later flags may change again.
             method = METHODS[text]
             settings.topology.update(method.topology)
             settings.optim.update(method.optim)
+
+
+def _undone(overrides: Sequence[str]) -> list[str]:
+    """One line for each flag whose value a method that is given behind it replaces by another."""
+    standing: dict[str, str] = {}
+    lines: dict[str, str] = {}
+    for override in overrides:
+        key, _, text = override.removeprefix("--config.").partition("=")
+        standing[key] = text
+        lines.pop(key, None)
+        if key != METHOD or text not in METHODS:
+            continue
+        method = METHODS[text]
+        rows = {"topology": method.topology, "optim": method.optim}
+        for field, given in standing.items():
+            section, _, name = field.partition(".")
+            row = rows[section] if section in rows else {}
+            if name in row and parse_value(section, name, given) != row[name]:
+                lines[field] = (
+                    f"--config.{field}={given}: is undone by --config.{METHOD}={text} behind it, which sets "
+                    f"{field}={row[name]}; put the method first, or leave the flag out"
+                )
+    return list(lines.values())
 
 
 def parse_value(section: str, name: str, text: str) -> Any:

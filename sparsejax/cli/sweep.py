@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from sparsejax.cli.config_flag import join_values, load_module, load_run, split_config
@@ -39,7 +40,13 @@ def main(argv: list[str]) -> int:
     # A sweep's own tables are made anew from what its runs hold; a directory of anything else is refused below.
     out = Outputs(overwrite=True).files("workdir", flags.workdir, tables.FILES)
     sweep = plan.recorded(flags.workdir, plan.Sweep(flags.config, settings, found, seeds))
-    runs = sweep.runs(flags.workdir, lambda given: load_run(flags.config, given))
+    undone: dict[str, None] = {}
+    runs = sweep.runs(flags.workdir, lambda given: load_run(flags.config, given, lambda line: undone.setdefault(line)))
+    for line in [*undone, *plan.idle_flags(settings, runs)]:
+        # A sweep from before this was refused goes on as it was.
+        if line in undone and not (flags.workdir / plan.RECORD).exists():
+            raise ConfigError(line)
+        print(line, file=sys.stderr)
     if getattr(module, "SHARE_TRUNKS", False):
         runs = plan.with_trunks(runs)
     due = [run for run in runs if run.point in chosen and run.seed in seeds]

@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
     A process of several that loses the others exits with 76: see ``training.lost_peers``.
     """
     flags, overrides = parser().parse_known_args(argv)
-    run = load_run(flags.config, join_values(overrides))
+    undone: list[str] = []
+    run = load_run(flags.config, join_values(overrides), undone.append)
     if flags.watchdog < 0:
         raise ConfigError(f"--watchdog={flags.watchdog:g}: must be a number of seconds, or 0 for none")
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.cluster import Launch, joined
     from sparsejax.training.interrupts import ENDING
     from sparsejax.training.loop import train
-    from sparsejax.training.workdir import run_directory
+    from sparsejax.training.workdir import read_manifest, run_directory
 
     launch = Launch(
         flags.distributed,
@@ -48,6 +49,11 @@ def main(argv: list[str]) -> int:
         console = Console(file=display, width=LOG_WIDTH)
     with joined(launch) as cluster:
         workdir = run_directory(flags.workdir)
+        for line in undone:
+            # A run from before this was refused goes on as it was.
+            if read_manifest(workdir) is None:
+                raise ConfigError(line)
+            console.print(line, highlight=False, soft_wrap=True)
         outcome = train(
             run,
             workdir,

@@ -65,7 +65,13 @@ class AdamRule:
 
 
 def adam_step(
-    rule: AdamRule, g: jax.Array, m: jax.Array, v: jax.Array, count: jax.Array, age: jax.Array, density: float
+    rule: AdamRule,
+    g: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    count: jax.Array,
+    age: jax.Array,
+    density: float | jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One update of one leaf.
 
@@ -77,7 +83,7 @@ def adam_step(
       count: ``[]`` int32, global number of updates, this one included.
       age: int32, each block's number of updates, this one included: ``[..., n, 1, 1]`` for a block-sparse leaf,
         ``count`` itself for a dense one. Every per-block factor keeps that shape and is never spread over elements.
-      density: d of the leaf.
+      density: d of the leaf, a float, or traced where it moves.
 
     Returns:
       ``(direction, m, v)``: the direction to subtract, and the new moments.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import numbers
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -24,6 +25,8 @@ from sparsejax.optim.weight_average import averaged_weights, started_at, with_av
 from sparsejax.topology.slots import gather_slots
 
 MomentDtype = Literal["float32", "bfloat16"]
+
+_NO_DENSITIES: Mapping[str, jax.Array] = MappingProxyType({})
 
 
 class SparseAdamState(NamedTuple):
@@ -76,7 +79,9 @@ def scale_by_sparse_adam(
 
     Returns:
       An optax transformation with a ``SparseAdamState``. Updates come out in float32, or float64 for float64
-      gradients, along the gradient: multiply by a negative learning rate. Regrown blocks rely on ``remap``.
+      gradients, along the gradient: multiply by a negative learning rate. Regrown blocks rely on ``remap``. Its
+      ``update`` takes ``densities_now``, for the path of any leaf a float32 scalar: its density in this update, where
+      that moves.
 
     Raises:
       ValueError: a hyperparameter out of range; from ``init`` and ``update``, ``densities`` that do not fit.
@@ -91,10 +96,15 @@ def scale_by_sparse_adam(
         return _init(params, densities, moment_dtype, without_blocks)
 
     def update(
-        updates: optax.Updates, state: SparseAdamState, params: optax.Params | None = None, **extra_args: Any
+        updates: optax.Updates,
+        state: SparseAdamState,
+        params: optax.Params | None = None,
+        *,
+        densities_now: Mapping[str, jax.Array] = _NO_DENSITIES,
+        **extra_args: Any,
     ) -> tuple[optax.Updates, SparseAdamState]:
         del params, extra_args
-        return _update(rule, densities, rounding_seed, updates, state)
+        return _update(rule, densities, densities_now, rounding_seed, updates, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -219,7 +229,12 @@ def _check_density(path: str, density: Any) -> None:
 
 
 def _update(
-    rule: AdamRule, densities: Any, seed: int, updates: Any, state: SparseAdamState
+    rule: AdamRule,
+    densities: Any,
+    densities_now: Mapping[str, jax.Array],
+    seed: int,
+    updates: Any,
+    state: SparseAdamState,
 ) -> tuple[Any, SparseAdamState]:
     count = state.count + 1
     ages = {path: age + 1 for path, age in state.ages.items()}
@@ -227,7 +242,8 @@ def _update(
     new = []
     for number, ((path, g, density), (m, v)) in enumerate(zip(_with_densities(updates, densities), old, strict=True)):
         age = ages[path][..., None, None] if path in ages else count
-        direction, new_m, new_v = adam_step(rule, g, m, v, count, age, density)
+        now = densities_now[path] if path in densities_now else density
+        direction, new_m, new_v = adam_step(rule, g, m, v, count, age, now)
         stored_m = _store(new_m, m.dtype, seed, count, 2 * number)
         stored_v = _store(new_v, v.dtype, seed, count, 2 * number + 1)
         new.append((direction, stored_m, stored_v))

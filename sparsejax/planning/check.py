@@ -15,6 +15,8 @@ from sparsejax.planning import check_report, mesh_search, remedies
 from sparsejax.planning.compiling import TRAIN, recipe_on
 from sparsejax.planning.facts import Facts, facts_of
 from sparsejax.planning.fit import Fit, fit_of
+from sparsejax.training.idle_settings import facts_of as facts_of_settings
+from sparsejax.training.idle_settings import refusals, remarks
 from sparsejax.training.recipe import dense_twin
 
 FITS, DOES_NOT_FIT = 0, 3
@@ -60,7 +62,7 @@ def run_check(
     # Nothing runs here, so an accelerator that is here is left alone.
     jax.config.update("jax_platforms", "cpu")
     facts = facts_of(run, steps=steps, vocab_size=vocab_size)
-    for note in facts.notes:
+    for note in (*facts.notes, *_idle(run, facts)):
         say(note)
     if search:
         run, found = mesh_search.best_mesh(run, facts, system, say)
@@ -81,6 +83,14 @@ def run_check(
         return FITS
     _advise(fit, facts, system, say)
     return DOES_NOT_FIT
+
+
+def _idle(run: RunConfig, facts: Facts) -> list[str]:
+    """What does nothing in the run; raises ``ConfigError`` for what a new run is refused for."""
+    known = facts_of_settings(run, steps=facts.steps)
+    for line in refusals(known):
+        raise ConfigError(line)
+    return remarks(known)
 
 
 def _advise(fit: Fit, facts: Facts, system: System, say: Callable[[str], None]) -> None:

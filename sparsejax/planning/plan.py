@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsejax.config import ConfigError, RunConfig
 from sparsejax.planning.points import Point
+from sparsejax.training.idle_settings import facts_of, idle_settings
 from sparsejax.training.siblings import are_siblings
 from sparsejax.training.workdir import check_continues
 
@@ -87,6 +88,17 @@ def check_flags(flags: Sequence[str], points: Sequence[Point]) -> None:
         for point in points:
             if key in point.settings:
                 raise ConfigError(f"{flag}: the points of this sweep set it, such as '{point.name}'; leave it out")
+
+
+def idle_flags(flags: Sequence[str], runs: Sequence[PlannedRun]) -> list[str]:
+    """One line for each setting given for all points that has no effect in any of their runs."""
+    given = {flag.removeprefix("--config.").partition("=")[0]: flag for flag in flags}
+    found = [idle_settings(facts_of(run.config)) for run in runs]
+    return [
+        f"{flag}: no effect in any run of this sweep ({found[0][key]})"
+        for key, flag in given.items()
+        if found and all(key in idle for idle in found)
+    ]
 
 
 def train_command(run: PlannedRun, config: str) -> str:

@@ -47,3 +47,10 @@ def capacity_density_at(topology: TopologyConfig, step: int, steps: int) -> floa
     ratio = topology.density / start
     stairs = [start * ratio ** (i / STAIRS) for i in range(STAIRS)] + [topology.density]
     return min(stair for stair in stairs if stair >= density - 1e-12)
+
+
+def stair_steps(topology: TopologyConfig, steps: int) -> list[int]:
+    """The steps after which the slots come down a stair, in order."""
+    rewirings = range(topology.every, last_rewiring_step(steps, topology.stop_fraction) + 1, topology.every)
+    stairs = {step: capacity_density_at(topology, step, steps) for step in (0, *rewirings)}
+    return [step for step in rewirings if stairs[step] != stairs[step - topology.every]]

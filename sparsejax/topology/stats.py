@@ -1,6 +1,7 @@
 """What a topology looks like and what a rewiring changed: the numbers logged at each rewire.
 
-One weight of one layer; axes as in ``blocks``. All results are float32 scalars.
+One weight of one layer; axes as in ``blocks``. Results are float32 scalars. Shares of blocks take masks with any
+leading axes, such as layers, and count over all of them: layers with more blocks weigh more.
 """
 
 from __future__ import annotations
@@ -22,26 +23,24 @@ def density(index: Index, grid: BlockGrid) -> jax.Array:
     return jnp.sum(active_mask(index, grid)) / grid.cells
 
 
-def churn(index: Index, grid: BlockGrid, old_slot: jax.Array) -> jax.Array:
-    """Fraction of the active blocks that the last rewiring replaced."""
-    active = active_mask(index, grid)
-    return jnp.sum(active & (old_slot < 0)) / jnp.maximum(jnp.sum(active), 1)
+def grown(active: jax.Array, old_slot: jax.Array) -> jax.Array:
+    """The slots ``[..., n]`` bool whose blocks came in the rewiring that gave ``old_slot``, its map to old slots."""
+    return active & (old_slot < 0)
 
 
-def overlap(one: Index, other: Index, grid: BlockGrid) -> jax.Array:
-    """Fraction of the active places of ``one`` that are active in ``other`` too."""
-    mine, theirs = activity(one, grid), activity(other, grid)
-    return jnp.sum(mine & theirs) / jnp.maximum(jnp.sum(mine), 1)
+def churn(active: jax.Array, old_slot: jax.Array) -> jax.Array:
+    """Fraction of the active blocks, ``[..., n]`` bool, that the last rewiring replaced."""
+    return jnp.sum(grown(active, old_slot)) / jnp.maximum(jnp.sum(active), 1)
 
 
-def survival(old_slot: jax.Array, young: jax.Array) -> jax.Array:
-    """Fraction of the blocks in the slots ``young [n]`` (bool, before a rewiring) that the rewiring kept; NaN of none.
+def overlap(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Fraction of the active places ``one``, ``[..., R, C]`` bool, that are active in ``other`` too."""
+    return jnp.sum(one & other) / jnp.maximum(jnp.sum(one), 1)
 
-    ``old_slot [n]`` is the rewiring's map from new to old slots.
-    """
-    slots = young.shape[0]
-    kept = jnp.zeros((slots,), bool).at[jnp.where(old_slot < 0, slots, old_slot)].set(True, mode="drop")
-    return jnp.sum(kept & young) / jnp.sum(young)
+
+def survival(young: jax.Array, dropped: jax.Array) -> jax.Array:
+    """Fraction of the blocks in the slots ``young`` that a rewiring kept, both ``[..., n]`` bool; NaN of none."""
+    return jnp.sum(young & ~dropped) / jnp.sum(young)
 
 
 def distance(one: Index, other: Index, grid: BlockGrid) -> jax.Array:

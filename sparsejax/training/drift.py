@@ -105,8 +105,14 @@ def drift(run: str, recipe: Recipe, params: Tree, topology: Tree, tolerance: flo
     and ``rank_share`` where both widths are at most ``RANK_LIMIT``.
 
     Raises:
-      ConfigError: the weights are not stored as blocks or plain kernels.
+      ConfigError: the weights are not stored as blocks or plain kernels, or the run began from dense weights, which
+        no seed gives.
     """
+    if recipe.run.init.from_:
+        raise ConfigError(
+            f"--runs={run}: began from dense weights (init.from={recipe.run.init.from_}), and the first weights that "
+            "runs are compared with here follow from their seeds; leave it out"
+        )
     if recipe.run.topology.storage != "packed":
         raise ConfigError(f"topology.storage={recipe.run.topology.storage}: drift is reported of packed weights only")
     seeds, begun = recipe.run.seeds, recipe.at_stage(0)

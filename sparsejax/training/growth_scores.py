@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from sparsejax.config import TopologyConfig
 from sparsejax.models.functional import merge
 from sparsejax.models.llama import Llama
 from sparsejax.models.parallel import TENSOR
@@ -34,7 +35,7 @@ from sparsejax.topology.scores import by_share
 from sparsejax.training.loss import objective, shift_right
 from sparsejax.training.on_mesh import on_mesh
 from sparsejax.training.recipe import Recipe, values_of
-from sparsejax.training.rewire_plan import is_due, next_due
+from sparsejax.training.rewire_plan import next_due
 from sparsejax.training.sharding import specs
 from sparsejax.training.state import TrainState, Tree
 from sparsejax.training.steps import own_loss_sums
@@ -59,14 +60,26 @@ NO_SCORES = Scores({}, {})
 
 def wants_scores(recipe: Recipe, step: int) -> bool:
     """Whether the gradients of the batch of ``step`` count for a rewiring."""
-    topology = recipe.run.topology
-    remembers = topology.grow in growth.REMEMBERING
-    if not (topology.grow in growth.SCORED or topology.drop == "taylor"):
-        return False
-    if not remembers:
-        return is_due(recipe, step)
-    due = next_due(recipe, step)
-    return due is not None and due - step < topology.score_steps
+    due = next_due(recipe, step) if steps_scored(recipe.run.topology) else None
+    return due is not None and due - step < steps_scored(recipe.run.topology)
+
+
+def steps_scored(topology: TopologyConfig) -> int:
+    """Steps before every rewiring whose batches are scored, that of the rewiring included; 0 if no rule asks."""
+    if topology.grow in growth.REMEMBERING:
+        return topology.score_steps
+    return int(topology.grow in growth.SCORED or topology.drop == "taylor")
+
+
+def one_batch_decides(topology: TopologyConfig) -> bool:
+    """Whether the gradient of the batch just trained on, and nothing before it, decides what goes or comes."""
+    return topology.drop == "taylor" or (topology.grow in growth.SCORED and topology.grow not in growth.REMEMBERING)
+
+
+def batch_counts(state: TrainState, scored: Any) -> jax.Array:
+    """Bool scalar: the last step was not skipped, and all scores of its batch, a tree of arrays, are finite."""
+    finite = [jnp.all(jnp.isfinite(score)) for score in jax.tree.leaves(scored)]
+    return jnp.all(jnp.stack([~state.just_skipped, *finite]))
 
 
 def make_score_step(recipe: Recipe) -> Callable[[TrainState, jax.Array], tuple[TrainState, Scores]]:
@@ -74,6 +87,8 @@ def make_score_step(recipe: Recipe) -> Callable[[TrainState, jax.Array], tuple[T
 
     With ``train.microbatches`` the parts of the batch pass through every layer one after another, and the gradient of
     a layer is summed over them before its absolute value is taken: norms do not add up over parts.
+
+    A batch whose step was skipped, or whose scores are not finite, leaves the memory as it is.
     """
     run = recipe.run
     graphdef, probes = _probed(recipe)
@@ -98,16 +113,18 @@ def make_score_step(recipe: Recipe) -> Callable[[TrainState, jax.Array], tuple[T
                 pair = values_of(state.params, name), values_of(by_params, name) / tokens
                 taylor[name] = jax.vmap(drop.taylor)(*pair)
         scored = {}
-        memory = dict(state.scores)
         if run.topology.grow in growth.SCORED:
             for name, weight in recipe.sparse.items():
                 room, kind = name.split(".")
                 score_LRC = by_probe["layers"][room][kind]["probe"] / tokens
                 scored[name] = jax.vmap(lambda score, grid=weight.grid: by_share(score, grid))(score_LRC)
-                if name in memory:
-                    memory[name] = growth.remember(
-                        run.topology.grow, memory[name], scored[name], run.topology.score_decay
-                    )
+        memory = state.scores
+        if memory:
+            counts, grow = batch_counts(state, scored), run.topology.grow
+            memory = {
+                name: jnp.where(counts, growth.remember(grow, old, scored[name], run.topology.score_decay), old)
+                for name, old in memory.items()
+            }
         state = dataclasses.replace(state, scores=memory)
         return state, Scores(scored | memory, taylor)
 

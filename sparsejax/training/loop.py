@@ -19,6 +19,7 @@ from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.cluster import Cluster
 from sparsejax.training.dense_start import DenseStart, OpenCheckpoint, open_start, start_digest
 from sparsejax.training.elastic import restore_newest
+from sparsejax.training.idle_settings import facts_of, refusals, remarks
 from sparsejax.training.interrupts import Interrupts
 from sparsejax.training.mesh import make_mesh, settle_mesh
 from sparsejax.training.metrics import RunLog, SilentLog
@@ -106,7 +107,7 @@ def train(
         )
         state = _saved_or_first(checkpoints, prepared, trunks, workdir if cluster.writes else None, notice)
         start = int(state.step)
-        recipe = recipe.at_stage(start)
+        recipe = recipe.in_use_after(start)
         log = stack.enter_context(RunLog(workdir, start)) if cluster.writes else SilentLog()
         display = stack.enter_context(ProgressDisplay(console, start, recipe.steps))
         dog = stack.enter_context(Watchdog(watchdog, workdir, name=cluster.name, end=ends_process(cluster.count)))
@@ -177,7 +178,19 @@ def _prepare(
         target=target_of(devices[0]),
         mesh=mesh,
     )
+    _say_what_does_nothing(recipe, batches, rundir.read_manifest(workdir) is None, notice)
     return _Prepared(recipe, corpus, batches, open_start(recipe, corpus, workdir, opens, notice))
+
+
+def _say_what_does_nothing(recipe: Recipe, batches: TrainBatches, is_new: bool, notice: rundir.Notice) -> None:
+    """One line for each setting without effect; a run that continues is told of what a new one is refused for."""
+    facts = facts_of(recipe.run, steps=recipe.steps, epochs=batches.epochs)
+    for line in refusals(facts):
+        if is_new:
+            raise ConfigError(line)
+        notice(line)
+    for line in remarks(facts):
+        notice(line)
 
 
 def _check_shared(cluster: Cluster, prepared: _Prepared, workdir: rundir.RunDirectory) -> None:

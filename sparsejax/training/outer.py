@@ -39,7 +39,7 @@ from sparsejax.topology.slots import gather_slots
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.sharding import specs
 from sparsejax.training.state import OuterState, TrainState, Tree
-from sparsejax.training.steps import Metrics, make_gradient, make_update
+from sparsejax.training.steps import MEANS_OF_TOKENS, Metrics, make_gradient, make_update
 
 # A function of the slots of one weight, ``[L, n, ...]``.
 Move = Callable[[jax.Array], jax.Array]
@@ -123,15 +123,19 @@ def _by_senders(mean: str, params: Tree) -> list[bool]:
 def combined(window: list[Metrics]) -> list[Metrics]:
     """Metrics ``[R]`` of some steps as those of the run.
 
-    Tokens are summed, skipped steps are those of the replica that has most, all else is the mean.
+    Tokens are summed, skipped steps are those of the replica that has most. Means over tokens are weighted by the
+    tokens of each replica, all else by 1 for a replica that has any: one without rows has nothing to say.
     """
 
-    def of_run(name: str, own_R: jax.Array) -> jax.Array:
+    def of_run(name: str, own_R: jax.Array, tokens_R: jax.Array) -> jax.Array:
         if name == "tokens":
             return jnp.sum(own_R)
-        return jnp.max(own_R) if name in ("skipped", "skipped_in_row") else jnp.mean(own_R)
+        if name in ("skipped", "skipped_in_row"):
+            return jnp.max(own_R)
+        weights_R = tokens_R if name in MEANS_OF_TOKENS else (tokens_R > 0).astype(jnp.float32)
+        return jnp.sum(jnp.where(tokens_R > 0, own_R * weights_R, 0.0)) / jnp.maximum(jnp.sum(weights_R), 1.0)
 
-    return [{name: of_run(name, own_R) for name, own_R in metrics.items()} for metrics in window]
+    return [{name: of_run(name, own_R, metrics["tokens"]) for name, own_R in metrics.items()} for metrics in window]
 
 
 def rewired(recipe: Recipe, outer: OuterState, params: Tree, old_slots: Mapping[str, jax.Array]) -> OuterState:

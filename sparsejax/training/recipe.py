@@ -27,7 +27,7 @@ from sparsejax.optim.schedules import learning_rate
 from sparsejax.optim.unused_decay import add_unused_decay
 from sparsejax.topology import stats
 from sparsejax.topology.blocks import BlockGrid, BlockIndex, FlatIndex, Index
-from sparsejax.topology.density_path import decays
+from sparsejax.topology.density_path import decays, stair_steps
 from sparsejax.topology.growth import REMEMBERING
 from sparsejax.topology.nm import NmPattern
 from sparsejax.topology.rewire import drop_count
@@ -120,8 +120,26 @@ class Recipe:
         return jax.vmap(learning_rate(self.run.optim, self.steps))(jnp.arange(length)).astype(jnp.float32)
 
     def at_stage(self, step: int) -> Recipe:
-        """The recipe of the same run with the slots that its weights have after ``step``."""
+        """The recipe of the same run with the slots and the counts that its weights have after ``step``."""
         return self.of(self.run, step) if decays(self.run.topology) else self
+
+    def in_use_after(self, step: int) -> Recipe:
+        """The recipe whose programs a run that was never stopped has after ``step``.
+
+        It is the one made where slots were last cut, the same from there to the next cut. What a program holds, such as
+        the choice of a kernel by density, is then the same in a run that was continued in between.
+        """
+        if not decays(self.run.topology):
+            return self
+        made, slots = 0, self._slots_after(0)
+        for cut in stair_steps(self.run.topology, self.steps):
+            if cut <= step and self._slots_after(cut) != slots:
+                made, slots = cut, self._slots_after(cut)
+        return self.at_stage(made)
+
+    def _slots_after(self, step: int) -> dict[str, int]:
+        table = weight_table(self.run.model, self.run.topology, step, self.steps, fsdp=self.parallel.fsdp)
+        return {name: table[name].capacity for name in self.sparse}
 
     def of(self, run: RunConfig, stage: int) -> Recipe:
         """The recipe of another run as long as this one, with the same tokenizer, target and devices."""

@@ -9,16 +9,16 @@ from sparsejax.models.accounting import StateBytes, parameters
 from sparsejax.models.monarch_shape import MonarchShape
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.topology.nm import NmPattern
-from sparsejax.topology.rewire import drop_count
 from sparsejax.training.evaluate import Evaluation, bits_per_byte
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.outer import slow_traffic
 from sparsejax.training.recipe import Recipe
+from sparsejax.training.rewire_plan import plan_at, rewirings
 from sparsejax.training.workdir import RunDirectory
 
 
 def density_table(recipe: Recipe) -> Table:
-    """Every maskable weight of a layer as it will be trained; ``replaced``: blocks of the first rewiring."""
+    """Every maskable weight of a layer as it will be trained; ``replaced``: blocks that the first rewiring grows."""
     run, topology = recipe.run, recipe.run.topology
     counted = [weight.counted for weight in recipe.weights.values()]
     count = parameters(recipe.shape, counted)
@@ -34,6 +34,7 @@ def density_table(recipe: Recipe) -> Table:
     table.caption, table.caption_justify = f"attention: {recipe.attention}{apart}", "left"
     for name in ("weight", "shape", "block", "places", "active", "density", "replaced", "product"):
         table.add_column(name, justify="left" if name in ("weight", "product") else "right", no_wrap=True)
+    first = plan_at(recipe, topology.every) if rewirings(recipe) else None
     for name, weight in recipe.weights.items():
         grid = weight.grid
         if not weight.packed:
@@ -41,10 +42,7 @@ def density_table(recipe: Recipe) -> Table:
             size, density = f"{grid.shape[0]}x{grid.shape[1]}", f"{weight.density:.4f}"
             table.add_row(name, size, "-", "-", used, density, "-", product)
             continue
-        replaced = "-"
-        if recipe.rewires:
-            active = weight.count // grid.shards
-            replaced = f"{grid.shards * drop_count(topology.rate, grid, active, topology.regrow_dropped):,}"
+        replaced = "-" if first is None else f"{grid.shards * int(first.grow[name]):,}"
         table.add_row(
             name,
             f"{grid.shape[0]}x{grid.shape[1]}",

@@ -40,7 +40,7 @@ def write_result(
     rows = read_rows(workdir / "metrics.jsonl")
     train = [row for row in rows if row["kind"] == "train"]
     count = parameters(recipe.shape, [weight.counted for weight in recipe.weights.values()])
-    tokens = round(batches.epochs * batches.unique_tokens)
+    tokens = batches.tokens_of(recipe.steps)
     spent = whole_run(recipe)
     result = RunResult(
         schema=SCHEMA,
@@ -73,7 +73,7 @@ def write_result(
         bits_per_byte=evaluation.bits_per_byte,
         loss_spike=spike_height(rows),
         seconds=seconds,
-        executed_flops=spent.executed * tokens,
+        executed_flops=spent.executed * recipe.steps * run.train.batch_size * run.data.sequence_length,
         theoretical_flops=spent.theoretical * tokens,
         device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
         versions=_versions(),

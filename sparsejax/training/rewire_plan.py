@@ -12,7 +12,7 @@ from sparsejax.topology import growth
 from sparsejax.topology.density_path import decays
 from sparsejax.topology.keys import seed_argument
 from sparsejax.topology.rewire import drop_count
-from sparsejax.topology.schedules import drop_rate, interpolate, rewires_after
+from sparsejax.topology.schedules import drop_rate, interpolate, last_rewiring_step, rewires_after
 from sparsejax.training.recipe import Recipe
 
 
@@ -37,16 +37,24 @@ class RewirePlan:
     since: jax.Array
     seed: jax.Array
 
-    @property
-    def replaced(self) -> int:
-        """Blocks dropped in a share, summed over the kinds; for the log."""
-        return sum(int(count) for count in self.drop.values())
+    def unless(self, prevented: jax.Array) -> RewirePlan:
+        """The plan, or one that replaces nothing where ``prevented``, a bool scalar, is True."""
+        drop, grow, by_gradient = jax.tree.map(
+            lambda count: jnp.where(prevented, 0, count), (self.drop, self.grow, self.by_gradient)
+        )
+        return dataclasses.replace(self, drop=drop, grow=grow, by_gradient=by_gradient)
 
 
 def is_due(recipe: Recipe, step: int) -> bool:
     """Whether the topology changes after optimizer step number ``step``."""
     topology = recipe.run.topology
     return recipe.rewires and rewires_after(step, topology.every, recipe.steps, topology.stop_fraction)
+
+
+def rewirings(recipe: Recipe) -> int:
+    """How often the topology changes in the whole run."""
+    topology = recipe.run.topology
+    return max(last_rewiring_step(recipe.steps, topology.stop_fraction), 0) // topology.every if recipe.rewires else 0
 
 
 def next_due(recipe: Recipe, step: int) -> int | None:

@@ -1,7 +1,7 @@
 """What a rewiring changed, as numbers to log; and how large the first updates of regrown blocks are.
 
-Axes: L layers, n slots. A block was *grown at the last rewiring* if its age is below the global count and at most the
-number of steps since that rewiring.
+Axes: L layers, n slots. Blocks *grown at the last rewiring* are the youngest of all kinds, and at most as old as the
+steps since then: a step that was skipped makes no block older, so their age alone does not tell.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.optim.sparse_adam import sparse_adam_state
+from sparsejax.optim.sparse_adam import SparseAdamState, sparse_adam_state
 from sparsejax.topology import stats
 from sparsejax.topology.blocks import BlockGrid, Index, active_mask
 from sparsejax.topology.initial import random_index
@@ -24,7 +24,7 @@ Metrics = dict[str, jax.Array]
 
 
 def regrown_update(recipe: Recipe, updates: Tree, topology: Tree, opt_state: Any) -> jax.Array:
-    """Root mean square update of the blocks grown at the last rewiring over that of all other blocks; 0 without any.
+    """Root mean square of the first update of regrown blocks over that of all other blocks; 0 if there are none.
 
     Under plain Adam with a global step count the first update of a regrown weight is ``(1 - b1) / sqrt(1 - b2)``
     learning rates, 3.16 with the usual decays (SMET, arXiv 2606.00888, section 3). This is where a log shows it.
@@ -40,7 +40,7 @@ def regrown_update(recipe: Recipe, updates: Tree, topology: Tree, opt_state: Any
     for name, weight in recipe.sparse.items():
         age_Ln = adam.ages[values_path(name)]
         active_Ln = active_in(index_of(topology, name), weight.grid)
-        young_Ln = grown_last(age_Ln, adam.count, recipe.run.topology.every) & active_Ln
+        young_Ln = (age_Ln < adam.count) & (age_Ln <= 1) & active_Ln
         square_Ln = jnp.sum(jnp.square(values_of(updates, name)), axis=(-2, -1))
         young_sum += jnp.sum(jnp.where(young_Ln, square_Ln, 0.0))
         old_sum += jnp.sum(jnp.where(active_Ln & ~young_Ln, square_Ln, 0.0))
@@ -50,9 +50,13 @@ def regrown_update(recipe: Recipe, updates: Tree, topology: Tree, opt_state: Any
     return jnp.where(young_size > 0, jnp.sqrt(ratio), 0.0)
 
 
-def grown_last(age: jax.Array, count: jax.Array, since: jax.Array | int) -> jax.Array:
-    """Whether a block was grown at the last rewiring, ``since`` updates ago; the shape of ``age``."""
-    return (age < count) & (age <= since)
+def grown_last(recipe: Recipe, topology: Tree, adam: SparseAdamState, since: jax.Array) -> dict[str, jax.Array]:
+    """For every sparse kind the slots ``[L, n]`` bool of blocks grown at the last rewiring, ``since`` steps ago."""
+    active = {name: active_in(index_of(topology, name), weight.grid) for name, weight in recipe.sparse.items()}
+    ages = {name: jnp.where(active[name], adam.ages[values_path(name)], adam.count) for name in active}
+    youngest = jnp.min(jnp.stack([jnp.min(age) for age in ages.values()]))
+    recent = (youngest < adam.count) & (youngest <= since)
+    return {name: active[name] & (age == youngest) & recent for name, age in ages.items()}
 
 
 def active_in(index: Index, grid: BlockGrid) -> jax.Array:
@@ -64,16 +68,18 @@ def statistics(
     recipe: Recipe,
     name: str,
     before: Index,
+    dropped_Ln: jax.Array,
     rewiring: Rewiring,
     grown_last_Ln: jax.Array,
     explored: jax.Array,
     seed: jax.Array,
 ) -> Metrics:
-    """Numbers of one kind, averaged over its layers: ``topology/<what>/<kind>``.
+    """Numbers of one kind over all its layers: ``topology/<what>/<kind>``.
 
     ``density``; ``churn``, the fraction of active blocks grown now; ``survival``, the fraction of the blocks grown at
     the last rewiring that are still there, NaN at the first one; ``initial_overlap``, the fraction of active blocks
-    that the run started with; ``explored``, the fraction of places that ever had a block; ``moved``, the fraction of
+    that the run started with, left out where it began from dense weights, whose first topology no seed gives;
+    ``explored``, the fraction of places that ever had a block; ``moved``, the fraction of
     places whose state changed (the SAD of SR-STE, Zhou et al. 2021, over all places); ``dead_rows`` and
     ``dead_columns``.
 
@@ -81,30 +87,35 @@ def statistics(
       recipe: the run.
       name: the kind.
       before: its stacked index before the rewiring.
+      dropped_Ln: slots before the rewiring whose blocks went.
       rewiring: stacked.
       grown_last_Ln: slots before the rewiring whose blocks were grown at the last one.
       explored: packed bits of the kind, this rewiring included.
       seed: of the topology; gives the initial one again, so nobody has to keep it.
     """
-    weight = recipe.weights[name]
-    grid = weight.grid
+    grid, start = recipe.weights[name].grid, recipe.initial[name]
     layers = jnp.arange(recipe.run.model.layers)
-    start = recipe.initial[name]
 
-    def one_layer(old: Index, new: Index, old_slot: jax.Array, young: jax.Array, layer: jax.Array) -> Metrics:
-        first = random_index(weight_key(seed, 0, name, layer), grid, start.count, start.capacity)
+    def places(index: Index) -> jax.Array:
+        return jax.vmap(lambda one: stats.activity(one, grid))(index)
+
+    def first(layer: jax.Array) -> Index:
+        return random_index(weight_key(seed, 0, name, layer), grid, start.count, start.capacity)
+
+    def of_layer(old: Index, new: Index) -> Metrics:
         dead_rows, dead_columns = stats.dead_lines(new, grid)
         return {
             "density": stats.density(new, grid),
-            "churn": stats.churn(new, grid, old_slot),
-            "survival": stats.survival(old_slot, young),
-            "initial_overlap": stats.overlap(new, first, grid),
             "moved": stats.distance(old, new, grid),
             "dead_rows": dead_rows,
             "dead_columns": dead_columns,
         }
 
-    by_layer = jax.vmap(one_layer)(before, rewiring.index, rewiring.old_slot, grown_last_Ln, layers)
-    means = {f"topology/{key}/{name}": jnp.mean(value) for key, value in by_layer.items()}
+    found = {key: jnp.mean(value) for key, value in jax.vmap(of_layer)(before, rewiring.index).items()}
+    found["churn"] = stats.churn(active_in(rewiring.index, grid), rewiring.old_slot)
+    found["survival"] = stats.survival(grown_last_Ln, dropped_Ln)
+    if not recipe.run.init.from_:
+        found["initial_overlap"] = stats.overlap(places(rewiring.index), places(jax.vmap(first)(layers)))
     bits = jnp.sum(jax.lax.population_count(explored).astype(jnp.int32))
-    return means | {f"topology/explored/{name}": bits / (grid.cells * layers.size)}
+    found["explored"] = bits / (grid.cells * layers.size)
+    return {f"topology/{key}/{name}": value for key, value in found.items()}

@@ -60,7 +60,6 @@ class Rewirer:
         row = {name: float(value) for name, value in jax.device_get(metrics).items()}
         row |= {
             "topology/rate": rate_at(self.recipe, step),
-            "topology/replaced": plan.replaced,
             "topology/loss_before": before,
             "topology/loss_after": self._loss(state, batch_BT),
         }

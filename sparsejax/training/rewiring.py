@@ -6,7 +6,7 @@ Axes: L layers, n slots, S shares, m cells of a share, R x C block rows and colu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import jax
@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from sparsejax.models.sparse_linear import initial_std, initial_values
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.optim.sparse_adam import remap, sparse_adam_state
-from sparsejax.topology import drop, growth, scores
+from sparsejax.topology import drop, growth, scores, stats
 from sparsejax.topology.blocks import Index
 from sparsejax.topology.keys import weight_key
 from sparsejax.topology.rewire import Rewiring, candidates, choose_drops, regrow
 from sparsejax.topology.slots import gather_slots
-from sparsejax.training.growth_scores import Scores
+from sparsejax.training.growth_scores import Scores, batch_counts, one_batch_decides
 from sparsejax.training.outer import rewired
 from sparsejax.training.recipe import (
     Recipe,
@@ -44,15 +44,23 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
     Everything in the plan is traced, so one program serves every rate and step. Random numbers are folded from
     (topology seed, step, weight, layer, share). Regrown blocks have moments 0 and age 0, whatever their weights.
     Replicas that train apart rewire where they have just met: one choice, from the weights they agree on.
+
+    A rule that looks at the gradient of one batch replaces nothing if that gradient is not finite or its step was
+    skipped: nothing is known then.
+
+    The statistics have, beside those of ``statistics``, ``topology/dropped`` and ``topology/replaced``: blocks that
+    went and that came, over all kinds, layers and shares.
     """
 
     def rewire_step(state: TrainState, plan: RewirePlan, scored: Scores) -> tuple[TrainState, Metrics]:
         params, topology, explored = state.params, state.topology, dict(state.explored)
-        adam = sparse_adam_state(first_opt_state(state))
+        if one_batch_decides(recipe.run.topology):
+            plan = plan.unless(~batch_counts(state, scored))
+        young = grown_last(recipe, topology, sparse_adam_state(first_opt_state(state)), plan.since)
         dropped = choose(recipe, state, plan, scored)
         grown = _grow_counts(recipe, state, plan, dropped)
         old_slots: dict[str, jax.Array] = {}
-        metrics: Metrics = {}
+        metrics: Metrics = {"topology/dropped": _total(dropped.values()), "topology/replaced": jnp.int32(0)}
         for name, weight in recipe.sparse.items():
             before = index_of(topology, name)
             gradient = scored.growth[name] if name in scored.growth else None
@@ -62,9 +70,9 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
             topology = with_index(topology, name, rewiring.index)
             old_slots[values_path(name)] = rewiring.old_slot
             explored[name] = explored[name] | explored_bits(rewiring.index, weight.grid)
-            young = grown_last(adam.ages[values_path(name)], adam.count, plan.since)
-            young &= active_in(before, weight.grid)
-            metrics |= statistics(recipe, name, before, rewiring, young, explored[name], plan.seed)
+            came_Ln = stats.grown(active_in(rewiring.index, weight.grid), rewiring.old_slot)
+            metrics["topology/replaced"] += jnp.sum(came_Ln, dtype=jnp.int32)
+            metrics |= statistics(recipe, name, before, dropped[name], rewiring, young[name], explored[name], plan.seed)
         move = partial(remap, old_slots=old_slots, shards=recipe.run.topology.shards, params=params)
         new_state = dataclasses.replace(
             state,
@@ -80,16 +88,21 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
     return rewire_step
 
 
+def _total(masks: Iterable[jax.Array]) -> jax.Array:
+    return jnp.sum(jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in masks]))
+
+
 def make_fade_step(recipe: Recipe) -> Callable[[TrainState, RewirePlan, jax.Array], TrainState]:
     """Multiply the blocks that the coming rewiring would drop now by a factor: state, plan and factor in, state out.
 
     An idea of ours against the damage of dropping: over ``topology.fade_steps`` steps the factors take these blocks
     to 0 linearly, so the others adapt before they are gone. They are chosen anew each time; as they shrink, they stay
-    the smallest.
+    the smallest. After a step that was skipped they stay as they are.
     """
 
     def fade_step(state: TrainState, plan: RewirePlan, factor: jax.Array) -> TrainState:
         params = state.params
+        factor = jnp.where(state.just_skipped, 1.0, factor)
         for name, mask_Ln in choose(recipe, state, plan, Scores({}, {})).items():
             values = values_of(params, name)
             params = with_values(params, name, jnp.where(mask_Ln[..., None, None], factor * values, values))

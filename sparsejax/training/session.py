@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 
 from sparsejax.data.pipeline import Corpus, TrainBatches, validation_batches
@@ -31,7 +32,7 @@ from sparsejax.training.sharding import batch_sharding
 from sparsejax.training.shared_interrupts import SharedInterrupts
 from sparsejax.training.state import TrainState, Tree
 from sparsejax.training.steps import Metrics
-from sparsejax.training.throughput import Throughput
+from sparsejax.training.throughput import StepFlops, Throughput
 from sparsejax.training.watchdog import Watchdog
 from sparsejax.training.workdir import RunDirectory
 
@@ -85,6 +86,7 @@ class Session:
         self._use(recipe)
         self.saved_step = -1
         self.window: list[Metrics] = []
+        self.window_flops: list[StepFlops] = []
         self.window_start = time.monotonic()
         self.session_start = time.monotonic()
         self.data_wait = 0.0
@@ -118,6 +120,7 @@ class Session:
                 state, metrics = self.train_step(state, batch_BT, self.rates, *self.teacher)
                 step += 1
                 self.window.append(metrics)
+                self.window_flops.append(self.throughput.of_step(step))
                 # Looking at the step before keeps one step in flight; a skipped step changed nothing, so late is safe.
                 known = metrics if step == self.recipe.steps else previous
                 if known is not None and self.meeting.skipped_in_row(known, step) >= train.nonfinite_limit:
@@ -134,7 +137,10 @@ class Session:
         evaluation = None
         if self.recipe.run.topology.grow != "none" and is_due(self.recipe, step - 1):
             (last_metrics,) = self.meeting.read(self.window[-1:])
-            self.log.write("regrowth", step, {"topology/regrown_update": float(last_metrics["regrown_update"])})
+            ratio = float(last_metrics["regrown_update"])
+            # A step that was skipped updated nothing.
+            if math.isfinite(ratio):
+                self.log.write("regrowth", step, {"topology/regrown_update": ratio})
         saves = step % run.train.checkpoint_every == 0 or last
         if step % run.train.log_every == 0 or saves:
             self._log(step)
@@ -190,7 +196,11 @@ class Session:
         window = self.meeting.read(self.window)
         now = time.monotonic()
         losses = [float(metrics["loss"]) for metrics in window]
-        tokens_per_second = sum(float(metrics["tokens"]) for metrics in window) / max(now - self.window_start, 1e-9)
+        seconds = max(now - self.window_start, 1e-9)
+        tokens = [float(metrics["tokens"]) for metrics in window]
+        tokens_per_second = sum(tokens) / seconds
+        flops = list(zip(self.window_flops, tokens, strict=True))
+        places = self.recipe.run.train.batch_size * self.recipe.run.data.sequence_length
         last = window[-1]
         rate = float(self.rates[max(step - 1 - int(last["skipped"]), 0)])
         self.log.write(
@@ -205,16 +215,19 @@ class Session:
                 "learning_rate": rate,
                 "skipped": int(last["skipped"]),
                 "epoch": self.batches.epoch_of(step - 1),
-                "total_tokens": step * self.recipe.run.train.batch_size * self.recipe.run.data.sequence_length,
+                "total_tokens": self.batches.tokens_of(step),
                 "tokens_per_second": tokens_per_second,
                 "data_wait": self.data_wait,
                 "seconds": self.log.previous_seconds + now - self.session_start,
             }
             | {name: float(last[name]) for name in ("divergence", "feature_error") if name in last}
-            | self.throughput.row(tokens_per_second),
+            | self.throughput.row(
+                sum(each.executed * places for each, _ in flops) / seconds,
+                sum(each.theoretical * count for each, count in flops) / seconds,
+            ),
         )
         self.display.update(step, losses[-1], tokens_per_second, rate)
-        self.window, self.window_start, self.data_wait = [], now, 0.0
+        self.window, self.window_flops, self.window_start, self.data_wait = [], [], now, 0.0
 
     def _evaluate(self, state: TrainState, step: int) -> Evaluation | None:
         """Evaluate the weights, and their average where one is kept; None if asked to stop before the end."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from sparsejax.models.accounting import parameters
-from sparsejax.models.weight_table import weight_table
 from sparsejax.topology.density_path import decays
+from sparsejax.training.growth_scores import steps_scored
 from sparsejax.training.recipe import Recipe
-from sparsejax.training.rewire_plan import is_due
-from sparsejax.training.throughput import Throughput
+from sparsejax.training.resize import slots_of
+from sparsejax.training.rewire_plan import is_due, rewirings
+from sparsejax.training.throughput import score_flops, step_flops, weights_of_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Spent:
 
     Attributes:
       active_parameters: active parameters, the dense part included.
-      executed: FLOPs per token that the programs execute.
+      executed: FLOPs per place in the batch that the train steps and the passes that score places execute.
+        Evaluations, and the two losses logged at every rewiring, are left out.
       theoretical: FLOPs per token that the active parameters need.
     """
 
@@ -34,14 +36,20 @@ def whole_run(recipe: Recipe) -> Spent:
         changes = [0, *(step for step in range(1, recipe.steps) if is_due(recipe, step))]
         ends = [*changes[1:], recipe.steps]
         lengths = {start: end - start for start, end in zip(changes, ends, strict=True)}
-    active = executed = theoretical = 0.0
-    stage = recipe.at_stage(0)
+    active = theoretical = 0.0
+    executed = float(score_passes(recipe) * score_flops(recipe))
+    stage = recipe.in_use_after(0)
     for start, steps in lengths.items():
-        table = weight_table(recipe.run.model, recipe.run.topology, start, recipe.steps)
-        if {name: w.capacity for name, w in table.items()} != {name: w.capacity for name, w in stage.weights.items()}:
-            stage = recipe.at_stage(start)
-        flops = Throughput(dataclasses.replace(stage, weights=table))
+        table = weights_of_step(recipe, start + 1)
+        if slots_of(table) != slots_of(stage.weights):
+            stage = recipe.in_use_after(start)
+        flops = step_flops(stage, table)
         active += steps * parameters(recipe.shape, [weight.counted for weight in table.values()]).active
         executed += steps * flops.executed
         theoretical += steps * flops.theoretical
     return Spent(active / recipe.steps, executed / recipe.steps, theoretical / recipe.steps)
+
+
+def score_passes(recipe: Recipe) -> int:
+    """How often the score program runs in the whole run."""
+    return rewirings(recipe) * steps_scored(recipe.run.topology)

@@ -64,6 +64,11 @@ class TrainState:
     scores: dict[str, jax.Array]
     outer: OuterState | None = None
 
+    @property
+    def just_skipped(self) -> jax.Array:
+        """Bool scalar: the last step was skipped, by one replica at least where they train apart."""
+        return jnp.any(self.skipped_in_row > 0)
+
 
 def train_apart(state: TrainState, replicas: int) -> TrainState:
     """A state without replicas of its own as the one that so many replicas begin with."""

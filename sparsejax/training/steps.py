@@ -19,15 +19,19 @@ from sparsejax.models import functional
 from sparsejax.models.flow import with_flow
 from sparsejax.models.llama import Llama
 from sparsejax.models.parallel import REPLICA
+from sparsejax.topology.density_path import decays
 from sparsejax.training.distill import DistillSums, make_distilled_objective, teacher_specs
 from sparsejax.training.loss import LossSums, head_loss_sums, objective, shift_right
 from sparsejax.training.on_mesh import on_mesh
-from sparsejax.training.recipe import Recipe
-from sparsejax.training.rewire_statistics import regrown_update
+from sparsejax.training.recipe import Recipe, index_of, values_path
+from sparsejax.training.rewire_statistics import active_in, regrown_update
 from sparsejax.training.sharding import specs
 from sparsejax.training.state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
+
+# Of a step's metrics, the means over the tokens of its batch.
+MEANS_OF_TOKENS = frozenset({"loss", "log_z2"})
 
 # Sums over all tokens are the same on every device; those of a replica that trains apart are its own.
 _SUMS = LossSums(*(PartitionSpec(),) * 3)  # type: ignore[arg-type]  # places instead of arrays
@@ -119,7 +123,9 @@ def make_update(recipe: Recipe) -> Callable[[TrainState, Tree, LossSums, jax.Arr
             finite = jnp.isfinite(loss) & jnp.isfinite(norm)
             # A skipped step makes no update, so it takes no rate from the table either.
             rate = rates[state.step - state.skipped]
-            directions, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params, step_size=-rate)
+            directions, opt_state = recipe.optimizer.update(
+                grads, state.opt_state, state.params, step_size=-rate, densities_now=moving_densities(recipe, state)
+            )
             updates = jax.tree.map(lambda direction: -rate * direction, directions)
             new = optax.apply_updates(state.params, updates), opt_state
             old = state.params, state.opt_state
@@ -149,6 +155,21 @@ def make_update(recipe: Recipe) -> Callable[[TrainState, Tree, LossSums, jax.Arr
         return new_state, metrics
 
     return update
+
+
+def moving_densities(recipe: Recipe, state: TrainState) -> dict[str, jax.Array]:
+    """Density of every sparse kind in a state, by the path of its values, where rates follow a density that falls.
+
+    It is counted in the topology: a number of the recipe would be that of the step at which the program was made.
+    """
+    run = recipe.run
+    if not decays(run.topology) or run.optim.density_exponent == 0.0:
+        return {}
+    places = {name: run.model.layers * weight.grid.cells for name, weight in recipe.sparse.items()}
+    return {
+        values_path(name): jnp.sum(active_in(index_of(state.topology, name), weight.grid)) / places[name]
+        for name, weight in recipe.sparse.items()
+    }
 
 
 def make_eval_step(recipe: Recipe) -> Callable[[Tree, Tree, jax.Array], LossSums]:

@@ -14,6 +14,7 @@ from sparsejax.planning.plan import (
     Sweep,
     check_directories,
     check_flags,
+    idle_flags,
     recorded,
     train_command,
     write_record,
@@ -55,9 +56,23 @@ def test_a_point_has_its_settings_and_those_given_for_all():
     assert {run.config.train.compile_cache for run in runs_of(SWEEP)} == {"runs/x/compile_cache"}
 
 
-def test_what_distinguishes_a_point_outlives_what_is_given_for_all():
+def test_a_flag_for_all_that_the_method_of_a_point_undoes_is_refused_or_told():
     sweep = dataclasses.replace(SWEEP, flags=("--config.optim.form=smet_code",))
-    assert [run.config.optim.form for run in runs_of(sweep)[:2]] == ["naive", "smet_code"]
+    with pytest.raises(ConfigError, match=r"^point .*form=smet_code: is undone by --config.topology.method=rigl"):
+        runs_of(sweep)
+    told = []
+    runs = sweep.runs(Path("runs/x"), lambda flags: load_run(CONFIG, flags, told.append))
+    assert [run.config.optim.form for run in runs[:2]] == ["naive", "smet_code"]
+    assert len(set(told)) == 1
+    same = dataclasses.replace(SWEEP, flags=("--config.optim.form=naive",))
+    assert {run.config.optim.form for run in runs_of(same)} == {"naive"}
+
+
+def test_a_flag_for_all_that_no_run_takes_notice_of_is_said():
+    flags = ("--config.optim.galore_rank=8", "--config.optim.ramp=7")
+    runs = runs_of(dataclasses.replace(SWEEP, flags=flags))
+    (line,) = idle_flags(flags, runs)
+    assert line.startswith("--config.optim.galore_rank=8: no effect in any run of this sweep (optim.form=")
 
 
 @pytest.mark.parametrize("number", range(4))

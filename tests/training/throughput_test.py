@@ -10,23 +10,25 @@ from tests.training.tiny import tiny_recipe
 
 def test_a_cpu_has_no_mfu_and_a_transient_product_executes_the_zeros(tmp_path):
     recipe = tiny_recipe(tmp_path, model_implementation="transient")
-    row = throughput.Throughput(recipe).row(10.0)
-    assert set(row) == {"executed_flops_per_second", "theoretical_flops_per_second"}
+    found = throughput.Throughput(recipe)
+    assert found.row(3.0, 2.0) == {"executed_flops_per_second": 3.0, "theoretical_flops_per_second": 2.0}
     # Per token and layer: 4 weights of 16 x 16 and 3 of 16 x 32 make 2560 elements, half of them active.
-    difference = row["executed_flops_per_second"] - row["theoretical_flops_per_second"]
-    assert difference == pytest.approx(10 * 3 * 2 * 2 * 2560 / 2)
+    step = found.of_step(1)
+    assert step.executed - step.theoretical == 3 * 2 * 2 * 2560 / 2
 
 
 @pytest.mark.parametrize(("shape", "devices"), [(ONE, 1), ((2, 2, 2), 8)], ids=str)
 def test_mfu_is_executed_flops_over_the_dense_peak_of_all_devices(tmp_path, shape, devices):
     recipe = dataclasses.replace(mesh_recipe(tmp_path, shape), target=Target("tpu", "v5e"))
-    row = throughput.Throughput(recipe).row(100.0)
-    assert row["mfu"] == pytest.approx(row["executed_flops_per_second"] / (devices * 197e12))
+    row = throughput.Throughput(recipe).row(1e14, 1e13)
+    assert row["mfu"] == pytest.approx(1e14 / (devices * 197e12))
 
 
 def test_a_loss_in_chunks_executes_the_head_once_more(tmp_path):
     # 64 tokens at once or in two halves; the head is 16 x 257.
-    whole, chunked = (throughput.Throughput(tiny_recipe(tmp_path, train_loss_chunk=tokens)) for tokens in (64, 32))
+    whole, chunked = (
+        throughput.Throughput(tiny_recipe(tmp_path, train_loss_chunk=tokens)).of_step(1) for tokens in (64, 32)
+    )
     assert chunked.executed - whole.executed == 2 * 16 * 257
     assert chunked.theoretical == whole.theoretical
 
@@ -34,6 +36,7 @@ def test_a_loss_in_chunks_executes_the_head_once_more(tmp_path):
 def test_chunks_of_the_loss_are_those_of_a_device(tmp_path):
     # 16 rows of 16 tokens: alone they are two chunks of 128, on eight devices each has 32 tokens of its own.
     one, many = (
-        throughput.Throughput(mesh_recipe(tmp_path, shape, train_loss_chunk=128)) for shape in (ONE, (2, 2, 2))
+        throughput.Throughput(mesh_recipe(tmp_path, shape, train_loss_chunk=128)).of_step(1)
+        for shape in (ONE, (2, 2, 2))
     )
     assert one.executed - many.executed == 2 * 32 * 257
