@@ -161,10 +161,6 @@ class TrainBatches:
             raise IndexError(f"batch {i} is outside [0, {self.steps})")
         return self._rows_of(i, _part_rows(self._batch_size, WHOLE, of=1))
 
-    def tokens_of(self, batches: int) -> int:
-        """Tokens in the first so many batches; rows that fill up the last one are none."""
-        return min(batches * self._batch_size, self._stream_rows) * self._sequence_length
-
     def epoch_of(self, i: int) -> int:
         """The epoch, from 0, of the first row of batch ``i``."""
         return self.plan.span(i)[0] // self.rows

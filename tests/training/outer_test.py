@@ -300,9 +300,14 @@ def test_a_meeting_is_logged_with_its_bytes(recipe: Recipe, apart: TrainState, m
     ((kind, step, row),) = log.rows
     assert (kind, step, row["outer/bytes_per_step"]) == ("meeting", 2, slow_traffic(recipe).step)
     assert row["outer/update_norm"] > 0.0
-    window = [{"loss": np.float32([1, 3]), "skipped_in_row": np.int32([0, 2]), "tokens": np.float32([5, 6])}]
+    window = [
+        {"loss": np.float32([1, 3]), "skipped_in_row": np.int32([0, 2]), "tokens": np.float32([5, 15])},
+        {"loss": np.float32([4, 0]), "skipped_in_row": np.int32([0, 0]), "tokens": np.float32([5, 0])},
+    ]
+    # Means over tokens: (5 * 1 + 15 * 3) / 20; and a replica without rows has no part in one.
     assert [{name: float(value) for name, value in row.items()} for row in meeting.read(window)] == [
-        {"loss": 2.0, "skipped_in_row": 2.0, "tokens": 11.0}
+        {"loss": 2.5, "skipped_in_row": 2.0, "tokens": 20.0},
+        {"loss": 4.0, "skipped_in_row": 0.0, "tokens": 5.0},
     ]
     assert (meeting.skipped_in_row(window[0], 3), meeting.skipped_in_row(window[0], 2)) == (0, 2)
 
