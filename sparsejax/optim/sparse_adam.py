@@ -79,9 +79,8 @@ def scale_by_sparse_adam(
 
     Returns:
       An optax transformation with a ``SparseAdamState``. Updates come out in float32, or float64 for float64
-      gradients, along the gradient: multiply by a negative learning rate. Regrown blocks rely on ``remap``. Its
-      ``update`` takes ``densities_now``, for the path of any leaf a float32 scalar: its density in this update, where
-      that moves.
+      gradients, along the gradient: multiply by a negative learning rate. Regrown blocks rely on ``remap``. Densities
+      that move are given to ``update`` as ``densities_now``, float32 scalars by path.
 
     Raises:
       ValueError: a hyperparameter out of range; from ``init`` and ``update``, ``densities`` that do not fit.

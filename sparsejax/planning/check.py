@@ -16,8 +16,8 @@ from sparsejax.planning.compiling import TRAIN, recipe_on
 from sparsejax.planning.facts import Facts, facts_of
 from sparsejax.planning.fit import Fit, fit_of
 from sparsejax.training.idle_settings import facts_of as facts_of_settings
-from sparsejax.training.idle_settings import refusals, remarks
 from sparsejax.training.recipe import dense_twin
+from sparsejax.training.run_remarks import refusals, remarks
 
 FITS, DOES_NOT_FIT = 0, 3
 

@@ -7,7 +7,6 @@ value is neither that of ``configs/base.py`` nor that of the method's row, so th
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -19,10 +18,6 @@ from sparsejax.topology.density_path import decays
 from sparsejax.topology.growth import REMEMBERING
 from sparsejax.topology.methods import METHODS
 from sparsejax.topology.schedules import last_rewiring_step
-
-# What decides which method a run is; its other settings may differ from the row without another name.
-_MAKES_THE_METHOD = ("drop", "grow", "storage", "density_schedule")
-_DENSE_METHODS = ("dense", "galore")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +72,8 @@ def _needs(field: str, *values: Any) -> Reason:
     """The setting matters where another one has one of these values."""
 
     def reason(facts: RunFacts) -> str | None:
-        value = _value(facts.run, field)
-        return None if value in values else f"{field}={_text(value)}"
+        value = value_of(facts.run, field)
+        return None if value in values else f"{field}={shown(value)}"
 
     return reason
 
@@ -118,7 +113,7 @@ def _falls(facts: RunFacts) -> str | None:
     return _needs("topology.density_schedule", "cosine", "linear", "cubic")(facts) or _rewires(facts)
 
 
-def _moves_counts(**changes: Any) -> Reason:
+def moves_counts(**changes: Any) -> Reason:
     """The setting matters if the weights would have other counts under ``changes`` of the topology."""
 
     def reason(facts: RunFacts) -> str | None:
@@ -167,7 +162,7 @@ def _at_most_steps(field: str, *, inclusive: bool) -> Reason:
     """The setting matters if its number of steps is below that of the run, or equal where ``inclusive``."""
 
     def reason(facts: RunFacts) -> str | None:
-        value = _value(facts.run, field)
+        value = value_of(facts.run, field)
         inside = value <= facts.steps if inclusive else value < facts.steps
         return None if inside else f"the run has {facts.steps:.0f} steps"
 
@@ -236,8 +231,8 @@ SETTINGS: Mapping[str, tuple[Any, Reason]] = {
     "topology.block": ((16, 16), _blocks_or_width),
     "topology.shards": (1, _blocks_or_width),
     "topology.balance": ("none", _blocks),
-    "topology.allocation": ("uniform", _moves_counts(allocation="uniform")),
-    "topology.attention_mlp_ratio": (1.0, _moves_counts(attention_mlp_ratio=1.0)),
+    "topology.allocation": ("uniform", moves_counts(allocation="uniform")),
+    "topology.attention_mlp_ratio": (1.0, moves_counts(attention_mlp_ratio=1.0)),
     "topology.drop": ("magnitude", _blocks),
     "topology.grow": ("random", _blocks),
     "topology.every": (100, _asked),
@@ -331,86 +326,22 @@ def idle_settings(facts: RunFacts) -> dict[str, str]:
     found = {}
     for field, (value, reason) in SETTINGS.items():
         rests = of_method[field] if field in of_method else value
-        why = reason(facts) if _value(facts.run, field) not in (rests, value) else None
+        why = reason(facts) if value_of(facts.run, field) not in (rests, value) else None
         if why is not None:
             found[field] = why
     return found
-
-
-def remarks(facts: RunFacts) -> list[str]:
-    """One line for each thing that was set and does nothing, or is not what its name says."""
-    run, idle = facts.run, idle_settings(facts)
-    lines = []
-    for why, fields in itertools.groupby(sorted(idle, key=lambda field: idle[field]), key=lambda field: idle[field]):
-        lines.append(f"{', '.join(f'{f}={_text(_value(run, f))}' for f in fields)}: no effect in this run ({why})")
-    return [*_remarks_on_rules(facts), *_remarks_on_topology(facts), *lines]
-
-
-def refusals(facts: RunFacts) -> list[str]:
-    """What a new run is refused for, and a run that continues is only told."""
-    topology = facts.run.topology
-    if topology.method in _DENSE_METHODS and facts.sparse:
-        names = ", ".join(name for name, weight in facts.weights.items() if not weight.dense)
-        return [
-            f"topology.rules={_text(topology.rules)}: the method '{topology.method}' needs density 1 everywhere, and "
-            f"{names} would be sparse; leave the rules out or set topology.method=static"
-        ]
-    return []
-
-
-def _remarks_on_topology(facts: RunFacts) -> list[str]:
-    topology, lines = facts.run.topology, []
-    row = METHODS[topology.method]
-    other = {name: row.topology[name] for name in _MAKES_THE_METHOD if getattr(topology, name) != row.topology[name]}
-    if not facts.sparse and topology.method not in _DENSE_METHODS:
-        lines.append(
-            f"topology.method={topology.method}: no weight is sparse at topology.density={topology.density:g}, so this "
-            "run is dense; the method is recorded by name only"
-        )
-    elif other:
-        pairs = ", ".join(f"topology.{name}={getattr(topology, name)} ({value})" for name, value in other.items())
-        lines.append(
-            f"topology.method={topology.method}: recorded by name only, this run differs from its row in "
-            f"sparsejax/topology/methods.py: {pairs}"
-        )
-    if facts.meant_to_rewire and not facts.rewires:
-        at = (
-            f"topology.density={topology.density:g} holds from the first step"
-            if decays(topology)
-            else "the first topology stays"
-        )
-        lines.append(
-            f"topology.every={topology.every}: nothing is ever rewired, because the last of {facts.steps:.0f} steps "
-            f"that may rewire is {last_rewiring_step(facts.length, topology.stop_fraction)} "
-            f"(topology.stop_fraction={topology.stop_fraction:g}); {at}"
-        )
-    if facts.rewires and topology.drop == "threshold" and topology.drop_threshold == 0.0:
-        lines.append(
-            "topology.drop_threshold=0: only blocks of zeros may go, so topology.drop=threshold replaces nothing that "
-            "was trained; set it to the mean |w| up to which a block may go"
-        )
-    return lines
-
-
-def _remarks_on_rules(facts: RunFacts) -> list[str]:
-    """Rules that others before them leave nothing to, or that ask for what the weights have anyway."""
-    rules = facts.run.topology.rules
-    lines = []
-    for number, rule in enumerate(rules):
-        reason = _moves_counts(rules=(*rules[:number], *rules[number + 1 :]))(facts)
-        if reason is not None:
-            lines.append(f"topology.rules={rule!r}: no effect in this run ({reason})")
-    return lines
 
 
 def _with_topology(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     return dataclasses.replace(run, topology=dataclasses.replace(run.topology, **changes))
 
 
-def _value(run: RunConfig, field: str) -> Any:
+def value_of(run: RunConfig, field: str) -> Any:
+    """The value of a setting, ``section.field``."""
     section, _, name = field.partition(".")
     return getattr(getattr(run, section), name)
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a flag would have it, short."""
     return f"{value:g}" if isinstance(value, float) else str(value)

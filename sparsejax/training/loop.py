@@ -19,7 +19,7 @@ from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.cluster import Cluster
 from sparsejax.training.dense_start import DenseStart, OpenCheckpoint, open_start, start_digest
 from sparsejax.training.elastic import restore_newest
-from sparsejax.training.idle_settings import facts_of, refusals, remarks
+from sparsejax.training.idle_settings import facts_of
 from sparsejax.training.interrupts import Interrupts
 from sparsejax.training.mesh import make_mesh, settle_mesh
 from sparsejax.training.metrics import RunLog, SilentLog
@@ -28,6 +28,7 @@ from sparsejax.training.progress import ProgressDisplay
 from sparsejax.training.provenance import git_commit
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.report import density_table
+from sparsejax.training.run_remarks import refusals, remarks
 from sparsejax.training.session import Outcome, Session
 from sparsejax.training.shared_interrupts import SharedInterrupts
 from sparsejax.training.state import TrainState

@@ -12,10 +12,11 @@ from configs.base import get_config
 from sparsejax.config import ConfigError, resolve
 from sparsejax.optim.sparse_adam import sparse_adam_state
 from sparsejax.topology.methods import METHODS
-from sparsejax.training.idle_settings import SETTINGS, facts_of, idle_settings, refusals, remarks
+from sparsejax.training.idle_settings import SETTINGS, facts_of, idle_settings
 from sparsejax.training.loop import train
 from sparsejax.training.recipe import build_recipe
 from sparsejax.training.rewire_plan import is_due, plan_at
+from sparsejax.training.run_remarks import refusals, remarks
 from sparsejax.training.steps import moving_densities
 from tests.training.tiny import quiet_console, tiny_recipe, tiny_run, tiny_settings
 
