@@ -9,7 +9,6 @@ made from pieces alone, by whichever process, in whichever order.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,12 +18,12 @@ import msgspec
 import numpy as np
 
 from sparsejax.config import ConfigError
+from sparsejax.data.sealed import Sealed, read_sealed, sealed_json
 from sparsejax.data.shuffled_documents import ShuffledDocuments, append_tokenised, id_dtype
 from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION, SplitCorpus
 from sparsejax.data.storage import StoredDirectory
 from sparsejax.data.token_set import PIECES, Count, Sha256
 from sparsejax.data.tokenizer import Tokenizer
-from sparsejax.files.json_records import decode_record
 
 _DOCUMENT_BYTES = 16
 _CHUNK = 1 << 22
@@ -75,7 +74,7 @@ class SplitPieces(msgspec.Struct, frozen=True):
         return {TRAIN: self.train, VALIDATION: self.validation}[split]
 
 
-class PartPieces(msgspec.Struct, frozen=True):
+class PartPieces(Sealed, frozen=True):
     """What is known of one part.
 
     Attributes:
@@ -130,7 +129,7 @@ def write_pieces(
         ids.unlink()
     # Asked for behind the reading, where it costs nothing more; a part that changed meanwhile has none.
     written = PartPieces(part.source.part_digest(part.number), SplitPieces(**pieces))
-    directory.write(_name(number, ".json"), json.dumps(msgspec.to_builtins(written)).encode())
+    directory.write(_name(number, ".json"), sealed_json(written))
     return written
 
 
@@ -142,7 +141,7 @@ def read_pieces(directory: StoredDirectory, number: int, shards: Mapping[str, in
     """
     name, fix = _name(number, ".json"), f"delete it and {_AGAIN}"
     where = f"{directory.location}/{name}"
-    found = decode_record(directory.read(name), PartPieces, name=where, fix=fix)
+    found = read_sealed(directory.read(name), PartPieces, name=where, fix=fix)
     if any(len(found.splits[split].document_ends) != shards[split] for split in SPLITS):
         raise ConfigError(f"{where}: is cut for another number of shards; {fix}")
     return found

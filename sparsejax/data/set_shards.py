@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple, cast
 
-import msgspec
 import numpy as np
 
+from sparsejax.config import ConfigError
+from sparsejax.data.sealed import Sealed, read_sealed, sealed_json
 from sparsejax.data.set_pieces import PartPieces, read_section
 from sparsejax.data.storage import PARALLEL_READS, StoredDirectory
-from sparsejax.data.token_set import Shard, shard_name
-from sparsejax.files.json_records import decode_record
+from sparsejax.data.token_set import Count, Sha256, Shard, shard_name
+
+
+class _Description(Sealed, frozen=True):
+    """What stands beside a shard: the fields of ``Shard``."""
+
+    file: str
+    tokens: Count
+    documents: Count
+    sha256: Sha256
 
 
 def write_shard(
@@ -38,15 +46,19 @@ def write_shard(
     name = shard_name(split, number, shards)
     content = merged.tobytes()
     directory.write(name, content)
-    shard = Shard(name, len(merged), len(order), hashlib.sha256(content).hexdigest())
-    directory.write(_description(name), json.dumps(msgspec.to_builtins(shard)).encode())
+    shard = _Description(name, len(merged), len(order), hashlib.sha256(content).hexdigest())
+    directory.write(_description(name), sealed_json(shard))
 
 
 def read_shard(directory: StoredDirectory, name: str) -> Shard:
     """What is known of a shard that has been written; raises ``ConfigError`` if that is damaged."""
     description = _description(name)
     where = f"{directory.location}/{description}"
-    return decode_record(directory.read(description), Shard, name=where, fix="delete it and run the command again")
+    fix = "delete it and run the command again"
+    found = read_sealed(directory.read(description), _Description, name=where, fix=fix)
+    if found.file != name:
+        raise ConfigError(f"{where}: is of another shard; {fix}")
+    return Shard(found.file, found.tokens, found.documents, found.sha256)
 
 
 def whole_shards(directory: StoredDirectory, names: Sequence[str], itemsize: int) -> set[str]:

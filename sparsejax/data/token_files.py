@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +20,12 @@ import numpy as np
 
 from sparsejax.config import ConfigError
 from sparsejax.data.cache import CorruptEntryError, FileDigests, Notice, file_sha256, open_or_build
+from sparsejax.data.sealed import Sealed, read_sealed, sealed_json
 from sparsejax.data.sharded_ids import ShardedIds
 from sparsejax.data.shuffled_documents import IdType, ShuffledDocuments, append_tokenised, id_dtype
-from sparsejax.data.splits import SPLITS, VALIDATION, SplitCorpus
+from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION, SplitCorpus
 from sparsejax.data.token_set import Count, Sha256
 from sparsejax.data.tokenizer import Tokenizer
-from sparsejax.files.json_records import read_record
 
 _META_FILE = "meta.json"
 # Part of the name of an entry: raise it when the layout or the order of documents changes.
@@ -53,7 +52,7 @@ class TokenMeta(msgspec.Struct, frozen=True):
     sha256: Sha256
 
 
-class _Metas(msgspec.Struct, frozen=True):
+class _Metas(Sealed, frozen=True):
     train: TokenMeta
     validation: TokenMeta
 
@@ -106,7 +105,8 @@ def open_token_files(
 
 def _read(digests: FileDigests, entry: Path) -> dict[str, TokenFile]:
     try:
-        metas = read_record(entry / _META_FILE, _Metas, fix="")
+        content = (entry / _META_FILE).read_bytes()
+        metas = read_sealed(content, _Metas, name=entry / _META_FILE, fix="it is a cache")
     except ConfigError as error:
         raise CorruptEntryError(str(error)) from error
     return {split: _open(entry / f"{split}.bin", getattr(metas, split), split, digests) for split in SPLITS}
@@ -135,7 +135,7 @@ def _write(entry: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
         if not writers[split].documents:
             raise empty_split(split, corpus, {name: writer.documents for name, writer in writers.items()})
     metas = {split: _shuffled(entry / f"{split}.bin", writers[split], dtype) for split in SPLITS}
-    (entry / _META_FILE).write_text(json.dumps(msgspec.to_builtins(metas), indent=1) + "\n")
+    (entry / _META_FILE).write_bytes(sealed_json(_Metas(train=metas[TRAIN], validation=metas[VALIDATION])))
 
 
 def _shuffled(path: Path, writer: ShuffledDocuments, dtype: IdType) -> TokenMeta:

@@ -13,7 +13,6 @@ directory, on a disk or in a bucket, of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ import msgspec
 import numpy as np
 
 from sparsejax.config import ConfigError
+from sparsejax.data.sealed import Sealed, read_sealed, sealed_json
 from sparsejax.data.shuffled_documents import IdType
 from sparsejax.files.json_records import decode_record
 
@@ -81,7 +81,7 @@ class Splits(msgspec.Struct, frozen=True):
         return {"train": self.train, "validation": self.validation}[split]
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class Manifest(Sealed, frozen=True):
     """What a finished set says of itself.
 
     Attributes:
@@ -109,7 +109,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     def to_json(self) -> bytes:
         """The content of ``manifest.json``."""
-        return json_bytes(self)
+        return sealed_json(self)
 
     @classmethod
     def from_json(cls, content: bytes, name: object = MANIFEST) -> Manifest:
@@ -117,16 +117,11 @@ class Manifest(msgspec.Struct, frozen=True):
         found = decode_record(content, dict[str, Any], name=name, fix=FIX)
         if found.get("format") != FORMAT:
             raise ConfigError(f"{name}: is not of format {FORMAT!r}; {FIX}")
-        manifest = decode_record(content, cls, name=name, fix=FIX)
+        manifest = read_sealed(content, cls, name=name, fix=FIX)
         for split in (manifest.splits.train, manifest.splits.validation):
             _check_sum(name, "tokens", split.tokens, [shard.tokens for shard in split.shards])
             _check_sum(name, "documents", split.documents, [shard.documents for shard in split.shards])
         return manifest
-
-
-def json_bytes(record: msgspec.Struct) -> bytes:
-    """A record as the content of a JSON file that people may read."""
-    return json.dumps(msgspec.to_builtins(record), indent=1).encode() + b"\n"
 
 
 def _check_sum(name: object, what: str, total: int, parts: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from sparsejax.config import ConfigError, DataConfig
 from sparsejax.data.cache import FileDigests
 from sparsejax.data.pipeline import Corpus, TrainBatches, open_corpus
 from sparsejax.data.storage import StoredDirectory
+from sparsejax.data.token_set import Manifest
 from sparsejax.data.tokenise import tokenise
 from tests.data.conftest import new_bucket, texts
 
@@ -205,7 +207,9 @@ def test_a_damaged_copy_is_made_anew(
 
 
 def _hostile(change: Callable[[dict], object], copy: Path) -> None:
+    """Change the manifest, and leave out the digest that it has of itself, as a set of before would."""
     manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["check"]
     changed = change(manifest)
     (copy / "manifest.json").write_text(json.dumps(manifest if changed is None else changed))
 
@@ -318,6 +322,21 @@ def test_hostile_metadata_is_one_line_and_writes_nothing_outside(
         opened(written, place, tmp_path / "cache", [].append)
     assert "\n" not in str(error.value)
     assert all(path.is_relative_to(tmp_path / "cache") for path in set(tmp_path.rglob("*")) - before)
+
+
+def test_no_bit_of_a_manifest_changes_what_is_read(written: tuple[DataConfig, Path]) -> None:
+    content = (written[1] / "manifest.json").read_bytes()
+    wanted = msgspec.structs.replace(Manifest.from_json(content), check="")
+    draw = random.Random(0)
+    for _ in range(500):
+        place = draw.randrange(len(content))
+        damaged = content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+        try:
+            found = Manifest.from_json(damaged)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+        else:
+            assert msgspec.structs.replace(found, check="") == wanted
 
 
 def test_ids_that_the_vocabulary_lacks_are_refused(

@@ -130,7 +130,12 @@ DAMAGE = {
     "cut short": ("validation.bin", lambda path: os.truncate(path, path.stat().st_size - 1), "bytes instead of"),
     "gone": ("train.bin", Path.unlink, "No such file"),
     "emptied": ("validation.bin", lambda path: os.truncate(path, 0), "has 0 bytes instead of"),
-    "no meta": ("meta.json", Path.unlink, "there is no such file"),
+    "no meta": ("meta.json", Path.unlink, "No such file"),
+    "another count": (
+        "meta.json",
+        lambda path: path.write_text(path.read_text().replace('"documents": 1', '"documents": 2')),
+        "meta.json: is not what was written, its digest differs",
+    ),
     "half a meta": ("meta.json", lambda path: os.truncate(path, 40), "meta.json: is not JSON"),
     "an empty meta": ("meta.json", lambda path: path.write_text("{}"), "meta.json: holds another value"),
     "a meta that is no text": ("meta.json", lambda path: path.write_bytes(b"\xff"), "meta.json: is not UTF-8"),

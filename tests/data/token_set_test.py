@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -25,7 +26,8 @@ def test_a_manifest_comes_back() -> None:
     shards = (Shard(shard_name(TRAIN, 0, 2), 5, 1, digest), Shard(shard_name(TRAIN, 1, 2), 0, 0, digest))
     split = SetSplit(5, 20, 1, shards)
     manifest = Manifest(FORMAT, "data", "byte", "tokenizer", "<u4", Splits(split, split), ("a", "b"))
-    assert Manifest.from_json(manifest.to_json()) == manifest and manifest.itemsize == 4
+    found = Manifest.from_json(manifest.to_json())
+    assert msgspec.structs.replace(found, check="") == manifest and manifest.itemsize == 4
     assert shards[1].file == "shards/train-00001-of-00002.bin"
 
 
@@ -45,7 +47,7 @@ def pieces(data_config: Callable[..., DataConfig], tmp_path: Path) -> tuple[Stor
 
 def test_a_document_is_in_the_section_its_key_says(pieces: tuple[StoredDirectory, PartPieces]) -> None:
     directory, found = pieces
-    assert read_pieces(directory, 0, {TRAIN: SHARDS, VALIDATION: 1}) == found
+    assert msgspec.structs.replace(read_pieces(directory, 0, {TRAIN: SHARDS, VALIDATION: 1}), check="") == found
     piece = found.splits[TRAIN]
     keys = {order_key(place): text for place, text in enumerate(texts(120))}
     assert piece.documents == 120 and piece.text_bytes == sum(len(text.encode()) for text in texts(120))
@@ -94,6 +96,7 @@ def test_a_bit_of_a_piece_is_an_error(suffix: str, pieces: tuple[StoredDirectory
 def test_odd_descriptions_of_pieces_are_one_line(content: bytes, pieces: tuple[StoredDirectory, PartPieces]) -> None:
     directory, _ = pieces
     whole = json.loads(directory.read("pieces/00000.json"))
+    del whole["check"]
     for ends in ([2, 1], [], [0] * (SHARDS + 1), [-1] * SHARDS, ["a"] * SHARDS):
         whole["splits"]["train"]["token_ends"] = ends
         for damaged in (content, json.dumps(whole).encode()):

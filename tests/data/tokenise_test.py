@@ -184,7 +184,7 @@ def of_before(config: DataConfig, out: Path) -> None:
     """As a set of before its manifest held the digests of parts."""
     finished(config, out)
     manifest = json.loads((out / MANIFEST).read_text())
-    del manifest["part_digests"]
+    del manifest["part_digests"], manifest["check"]
     (out / MANIFEST).write_text(json.dumps(manifest))
 
 
