@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from sparsejax.cli.flags import FlagParser, run_directories
@@ -30,13 +28,14 @@ def main(argv: list[str]) -> int:
         parser.error(f"--shares={flags.shares}: must be numbers, comma-separated")
 
     from sparsejax.training.average import average_runs
+    from sparsejax.training.workdir import run_directory
 
     console = Console()
 
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    names = [Path(name) for name in run_directories("runs", flags.runs)]
+    names = [run_directory(name, "runs") for name in run_directories("runs", flags.runs)]
     soup = average_runs(
         names,
         flags.out,

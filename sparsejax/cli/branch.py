@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from sparsejax.cli.flags import FlagParser
@@ -19,7 +17,7 @@ def main(argv: list[str]) -> int:
         "Each checkpoint is first trained on to the next rewiring. To have several, train with equal "
         "--config.train.checkpoint_every and --config.train.keep_every.",
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory; nothing in it changes")
+    parser.add_argument("--workdir", required=True, help="run directory; nothing in it changes")
     parser.add_argument("--steps", type=int, default=40, help="batches of every branch")
     parser.add_argument("--at", default="", help="steps of the checkpoints, comma-separated; all of them by default")
     parser.add_argument("--saturate", type=int, default=0, help="updates to add to all ages: late in a run, 20000")
@@ -35,6 +33,7 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.branch import branch_run
     from sparsejax.training.branch_report import branch_table
     from sparsejax.training.branch_rows import rows_text
+    from sparsejax.training.workdir import run_directory
 
     console = Console()
 
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> int:
         console.print(text, highlight=False, soft_wrap=True)
 
     at = [int(part) for part in flags.at.split(",")] if flags.at else []
-    rows = branch_run(flags.workdir, steps=flags.steps, at=at, saturated=flags.saturate, notice=notice)
+    rows = branch_run(run_directory(flags.workdir), steps=flags.steps, at=at, saturated=flags.saturate, notice=notice)
     try:
         console.print(branch_table(rows))
     finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from sparsejax.cli.flags import FlagParser, run_directories
@@ -30,16 +28,18 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.drift import agreement, drift, masks
     from sparsejax.training.drift_report import agreement_table, csv_text, drift_table
     from sparsejax.training.restore import check_runs, restore_run
+    from sparsejax.training.workdir import run_directory
 
     console = Console()
 
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    check_runs([Path(name) for name in names])
+    workdirs = [run_directory(name, "runs") for name in names]
+    check_runs(workdirs)
     rows, found = [], []
-    for name in names:
-        trained = restore_run(Path(name), notice)
+    for name, workdir in zip(names, workdirs, strict=True):
+        trained = restore_run(workdir, notice)
         rows += drift(name, trained.recipe, trained.state.params, trained.state.topology, flags.tolerance)
         found.append((name, masks(trained.recipe, trained.state.topology)))
     pairs = agreement(found)

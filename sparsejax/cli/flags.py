@@ -49,10 +49,14 @@ def paths(flag: str, text: str, holds: str = "") -> list[str]:
     pieces, found = [piece for piece in text.split(",") if piece], []
     below = f"/{holds}" if holds else ""
     while pieces:
-        ends = [n for n in range(1, len(pieces) + 1) if os.path.exists(",".join(pieces[:n]) + below)]
+        ends = [
+            n for n in range(1, len(pieces) + 1) if os.path.exists(os.path.expanduser(",".join(pieces[:n])) + below)
+        ]
         count = ends[0] if ends else 1
         found.append(",".join(pieces[:count]))
         pieces = pieces[count:]
-    if not found or len(set(found)) < len(found):
+    # A second name of a place, such as one through a link, would count it twice.
+    places = {name if "://" in name else os.path.realpath(os.path.expanduser(name)) for name in found}
+    if not found or len(places) < len(found):
         raise ConfigError(f"--{flag}={text}: must name different {'run directories' if holds else 'paths'}")
     return found

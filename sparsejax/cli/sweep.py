@@ -10,7 +10,7 @@ from sparsejax.cli.flags import FlagParser
 from sparsejax.config import ConfigError
 from sparsejax.files.outputs import Outputs
 from sparsejax.planning import plan, points, runner, tables
-from sparsejax.training.workdir import claimed
+from sparsejax.training.workdir import claimed, run_directory
 
 
 def main(argv: list[str]) -> int:
@@ -21,13 +21,16 @@ def main(argv: list[str]) -> int:
         "Any setting that the points leave alone can be given as --config.section.key=value.",
     )
     parser.add_argument("--config", required=True, help="configs/ablations/<question>.py")
-    parser.add_argument("--workdir", required=True, type=Path, help="directory of the sweep; made, or continued")
+    parser.add_argument("--workdir", required=True, help="directory of the sweep; made, or continued")
     parser.add_argument("--seeds", default="", help="comma-separated, instead of the file's own")
     parser.add_argument("--only", default="", help="comma-separated names of points; the others are left alone")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, one a line, and do nothing")
     parser.add_argument("--collect", action="store_true", help="write the tables from what is there, train nothing")
     flags, rest = parser.parse_known_args(argv)
     settings = tuple(join_values(rest))
+    workdir = run_directory(flags.workdir)
+    if not isinstance(workdir, Path):
+        raise ConfigError(f"--workdir={flags.workdir}: a sweep is of this machine; name a directory")
 
     module = load_module(split_config(flags.config)[0])
     for name in ("points", "SEEDS"):
@@ -38,13 +41,13 @@ def main(argv: list[str]) -> int:
     seeds = _numbers(flags.seeds) if flags.seeds else tuple(module.SEEDS)
     plan.check_flags(settings, found)
     # A sweep's own tables are made anew from what its runs hold; a directory of anything else is refused below.
-    out = Outputs(overwrite=True).files("workdir", flags.workdir, tables.FILES)
-    sweep = plan.recorded(flags.workdir, plan.Sweep(flags.config, settings, found, seeds))
+    out = Outputs(overwrite=True).files("workdir", workdir, tables.FILES)
+    sweep = plan.recorded(workdir, plan.Sweep(flags.config, settings, found, seeds))
     undone: dict[str, None] = {}
-    runs = sweep.runs(flags.workdir, lambda given: load_run(flags.config, given, lambda line: undone.setdefault(line)))
+    runs = sweep.runs(workdir, lambda given: load_run(flags.config, given, lambda line: undone.setdefault(line)))
     for line in [*undone, *plan.idle_flags(settings, runs)]:
         # A sweep from before this was refused goes on as it was.
-        if line in undone and not (flags.workdir / plan.RECORD).exists():
+        if line in undone and not (workdir / plan.RECORD).exists():
             raise ConfigError(line)
         print(line, file=sys.stderr)
     if getattr(module, "SHARE_TRUNKS", False):
@@ -56,12 +59,12 @@ def main(argv: list[str]) -> int:
     plan.check_directories(runs)
     code = 0
     if not flags.collect:
-        with claimed(flags.workdir):
-            plan.write_record(flags.workdir, sweep)
+        with claimed(workdir):
+            plan.write_record(workdir, sweep)
             code = runner.run_sweep(due, lambda line: print(line, flush=True))
     for name, text in tables.collect(runs).items():
         out.write(name, text)
-    print(f"tables: {', '.join(str(flags.workdir / name) for name in tables.FILES)}")
+    print(f"tables: {', '.join(str(workdir / name) for name in tables.FILES)}")
     return code
 
 

@@ -60,7 +60,9 @@ def main(argv: list[str]) -> int:
             extend=flags.extend,
             console=console,
             watchdog=flags.watchdog,
-            trunks=[run_directory(name) for name in (run_directories("trunk", flags.trunk) if flags.trunk else [])],
+            trunks=[
+                run_directory(name, "trunk") for name in (run_directories("trunk", flags.trunk) if flags.trunk else [])
+            ],
             opens=open_checkpoint,
         )
         # From here on a signal only cuts the summary short.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -16,24 +17,55 @@ from sparsejax.files.text import one_line
 
 Place: TypeAlias = Path | epath.Path
 
+# Linux takes names of 255 bytes and paths of 4096; what a run puts below its directory takes up to 200.
+_LONGEST_NAME, _LONGEST_PATH = 255, 3800
+# Buckets that ``epath`` reads and writes.
+_STORES = ("gs", "s3")
+
 
 def place_of(flag: str, text: object) -> Place:
-    """The place that a flag names; ``~`` is the home directory, ``file://`` a path of this machine.
+    """The place that a flag names.
+
+    ``~`` and ``~user`` are home directories, ``file:///a`` is ``/a``, other names with ``://`` are of buckets.
+
+    Args:
+      flag: its name, without ``--``.
+      text: what it says.
 
     Raises:
-      ConfigError: it is empty, no file can be called so, or no such store is known.
+      ConfigError: the name is empty, too long or has control characters; or there is no such user or store.
     """
     name = str(text)
-    if name.startswith("file:///"):
-        name = name.removeprefix("file://")
-    if not name or "\0" in name:
-        raise ConfigError(f"--{flag}={one_line(text)}: is no name; give a path")
-    if "://" not in name:
-        return Path(os.path.expanduser(name))
-    try:
+    problem = _problem(name)
+    if problem:
+        raise ConfigError(f"--{flag}={one_line(text)}: {problem}")
+    if "://" in name and not name.startswith("file:"):
         return epath.Path(name)
-    except KeyError:
-        raise ConfigError(f"--{flag}={one_line(text)}: no such store; give a path, gs:// or s3://") from None
+    try:
+        path = Path(name.removeprefix("file://")).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"--{flag}={one_line(text)}: there is no such home directory; write the path out") from None
+    sizes = [len(os.fsencode(part)) for part in path.parts]
+    if max(sizes, default=0) > _LONGEST_NAME or len(os.fsencode(path.absolute())) > _LONGEST_PATH:
+        raise ConfigError(f"--{flag}={one_line(text)}: is too long; choose a shorter name")
+    return path
+
+
+def _problem(name: str) -> str:
+    """Say why no place may be called so; "" if one may."""
+    if not name.strip():
+        return "names no place; give a path, . for the directory you are in"
+    # Line breaks, other control characters, and bytes that are not UTF-8: no message could show them.
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        return "has a control character or a byte that is not UTF-8; choose another name"
+    scheme, _, rest = name.partition(":")
+    if scheme == "file":
+        return "" if rest.startswith("///") else "names no path of this machine; write the path itself"
+    if scheme in _STORES and not (rest.startswith("//") and rest.strip("/")):
+        return f"names no bucket; write {scheme}://bucket/name"
+    if "://" in name and scheme not in _STORES:
+        return "no such store; give a path, gs:// or s3://"
+    return ""
 
 
 def identity_of(place: Place) -> str:

@@ -19,7 +19,6 @@ import numpy as np
 
 from sparsejax.config import ConfigError, differing_keys
 from sparsejax.data.pipeline import open_corpus, validation_batches
-from sparsejax.files.folders import no_run
 from sparsejax.files.json_records import json_row
 from sparsejax.files.outputs import Outputs
 from sparsejax.training.checkpoint import Checkpoints
@@ -28,7 +27,15 @@ from sparsejax.training.recipe import build_recipe
 from sparsejax.training.restore import TrainedRun, Weights, check_runs, restore_run
 from sparsejax.training.state import TrainState, Tree
 from sparsejax.training.steps import make_eval_step
-from sparsejax.training.workdir import Notice, add_commits, check_same_data, read_manifest, write_manifest
+from sparsejax.training.workdir import (
+    Notice,
+    RunDirectory,
+    add_commits,
+    check_same_data,
+    opened_manifest,
+    read_manifest,
+    write_manifest,
+)
 
 RECORD = "average.json"
 # What the ingredients of a soup may differ in; everything else that decides what is learned must be equal.
@@ -202,10 +209,8 @@ def different_weight(one: Tree, other: Tree) -> str | None:
     return None
 
 
-def _manifest_of_finished(workdir: Path) -> dict[str, Any]:
-    manifest = read_manifest(workdir)
-    if manifest is None:
-        raise ConfigError(f"--runs={workdir}: holds no run: {no_run(workdir)}")
+def _manifest_of_finished(workdir: RunDirectory) -> dict[str, Any]:
+    manifest = opened_manifest(workdir, "runs")
     if not (workdir / "result.json").exists():
         raise ConfigError(f"--runs={workdir}: is not finished (no result.json); train it to its end first")
     return manifest

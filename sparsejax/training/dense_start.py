@@ -26,7 +26,7 @@ from sparsejax.training.feed import Feed
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.sharding import batch_sharding, shardings, specs
 from sparsejax.training.state import TrainState, Tree
-from sparsejax.training.workdir import Notice, RunDirectory, read_manifest
+from sparsejax.training.workdir import Notice, RunDirectory, started_with
 
 # Tokens of the training text whose ids two tokenizers must agree on.
 _COMPARED_TOKENS = 4096
@@ -149,7 +149,7 @@ def open_start(
     params = checkpoint.params(vocab_size=recipe.vocab_size, mlp=recipe.shape.mlp)
     _check_tensors(recipe, params)
     start = DenseStart(params, digest_of(params))
-    manifest = read_manifest(workdir)
+    manifest = started_with(workdir)
     if manifest is not None and manifest["start_digest"] not in ("", start.digest):
         raise _error(
             recipe,
@@ -161,7 +161,7 @@ def open_start(
 
 def start_digest(workdir: RunDirectory, start: DenseStart | None) -> str:
     """What a manifest says of a run's start: the digest of ``start``, else what it says already, "" for a draw."""
-    manifest = read_manifest(workdir)
+    manifest = started_with(workdir)
     known: str = "" if manifest is None else manifest["start_digest"]
     return known if start is None else start.digest
 

@@ -75,6 +75,6 @@ def _saved_weights(checkpoints: Checkpoints, recipe: Recipe, step: int) -> dict[
     """The sparse kinds with the slots that they had on the mesh of the checkpoint."""
     config = checkpoints.config_of(step)
     # Checkpoints from before there were meshes are those of one device.
-    fsdp = config["mesh"]["fsdp"] if config is not None and "mesh" in config else 1
+    fsdp = config["mesh"]["fsdp"] if "mesh" in config else 1
     table = weight_table(recipe.run.model, recipe.run.topology, recipe.stage, recipe.steps, fsdp=fsdp)
     return {name: table[name] for name in recipe.sparse}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from sparsejax.config import ConfigError, RunConfig
 from sparsejax.data.pipeline import Corpus, TrainBatches, open_corpus
+from sparsejax.files.durable import sync_tree
 from sparsejax.hardware.target import target_of
 from sparsejax.training import workdir as rundir
 from sparsejax.training.checkpoint import Checkpoints
@@ -21,6 +23,7 @@ from sparsejax.training.dense_start import DenseStart, OpenCheckpoint, open_star
 from sparsejax.training.elastic import restore_newest
 from sparsejax.training.idle_settings import facts_of
 from sparsejax.training.interrupts import Interrupts
+from sparsejax.training.io_failures import told_with_last_checkpoint
 from sparsejax.training.mesh import make_mesh, settle_mesh
 from sparsejax.training.metrics import RunLog, SilentLog
 from sparsejax.training.programs import init_state
@@ -89,6 +92,7 @@ def train(
         console.print(text, highlight=False, soft_wrap=True)
 
     with ExitStack() as stack:
+        stack.enter_context(told_with_last_checkpoint(workdir))
 
         def prepare() -> _Prepared:
             if cluster.writes:
@@ -109,7 +113,7 @@ def train(
         state = _saved_or_first(checkpoints, prepared, trunks, workdir if cluster.writes else None, notice)
         start = int(state.step)
         recipe = recipe.in_use_after(start)
-        log = stack.enter_context(RunLog(workdir, start)) if cluster.writes else SilentLog()
+        log = stack.enter_context(RunLog(workdir, start, notice)) if cluster.writes else SilentLog()
         display = stack.enter_context(ProgressDisplay(console, start, recipe.steps))
         dog = stack.enter_context(Watchdog(watchdog, workdir, name=cluster.name, end=ends_process(cluster.count)))
         teacher = None if prepared.start is None else prepared.start.teacher(recipe, notice)
@@ -208,10 +212,13 @@ def _check_shared(cluster: Cluster, prepared: _Prepared, workdir: rundir.RunDire
     mark = cluster.gather(rundir.new_mark())[0]
 
     def write() -> None:
+        rundir.remove_left_overs(workdir)
         digests = corpus.data_digest, corpus.tokenizer.digest, start
         rundir.write_manifest(workdir, run, prepared.batches.steps, *digests)
         rundir.add_commits(workdir, [git_commit()])
         corpus.tokenizer.save(workdir / "tokenizer")
+        if isinstance(workdir, Path):
+            sync_tree(workdir / "tokenizer")
         if cluster.count > 1:
             rundir.leave_mark(workdir, mark)
 

@@ -20,11 +20,12 @@ from typing import Self
 import jax
 
 from sparsejax.config import ConfigError
+from sparsejax.files.failures import known_failure
 from sparsejax.training.interrupts import INTERRUPTED
 
 # EX_PROTOCOL: "the other side failed". Worth starting again, like 75, but nothing was saved for it.
 LOST_PEER = 76
-_FAILED, _BAD_INPUT = 1, 2
+_FAILED = 1
 
 # What JAX's errors say when it was another process that failed; other errors of the runtime are this one's own.
 _BROKEN_LINK = (
@@ -93,14 +94,13 @@ class LostPeers:
         )
 
     def _verdict(self, error: BaseException) -> tuple[int, str]:
-        if isinstance(error, ConfigError):
-            return _BAD_INPUT, f"sparsejax: {error}"
         if isinstance(error, KeyboardInterrupt):
             return INTERRUPTED, f"sparsejax: {self.name}: stopped"
         report = "".join(traceback.format_exception(error))
         if _of_runtime(error) and any(mark in str(error) for mark in _BROKEN_LINK):
             return LOST_PEER, f"{report}sparsejax: {self._lost()}"
-        return _FAILED, report
+        code, line = known_failure(error) or (_FAILED, "")
+        return code, f"sparsejax: {line}" if line else report
 
 
 def _of_runtime(error: BaseException) -> bool:

@@ -9,18 +9,26 @@ to the bucket whenever the log is flushed: before every checkpoint, and at the e
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
-from sparsejax.training.workdir import RunDirectory
+from sparsejax.files.durable import naming, replace_file
+from sparsejax.training.metrics_rows import read_log, read_rows, row_line
+from sparsejax.training.workdir import Notice, RunDirectory
+
+__all__ = ["METRICS", "RunLog", "SilentLog", "read_rows", "spike_height"]
 
 METRICS, _BOARD = "metrics.jsonl", "tensorboard"
 
@@ -50,25 +58,30 @@ class RunLog(SilentLog):
 
     writes = True
 
-    def __init__(self, workdir: RunDirectory, start_step: int) -> None:
-        """Open the log of ``workdir`` for a run that continues after ``start_step``."""
+    def __init__(self, workdir: RunDirectory, start_step: int, notice: Notice = print) -> None:
+        """Open the log of a run.
+
+        Args:
+          workdir: the run directory.
+          start_step: the run continues after it.
+          notice: told of rows that are not what was written; they are left out.
+        """
         self._remote = None if isinstance(workdir, Path) else workdir
-        local = workdir if isinstance(workdir, Path) else Path(tempfile.mkdtemp(prefix="sparsejax-log-"))
+        self._stack = contextlib.ExitStack()
+        if isinstance(workdir, Path):
+            local = workdir
+        else:
+            local = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsejax-log-")))
         self._local, self._path, self.board = local, local / METRICS, local / _BOARD
-        kept = [row for row in read_rows(workdir / METRICS) if row["step"] <= start_step]
-        temporary = self._path.with_suffix(".jsonl.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        log = read_log(workdir / METRICS)
+        for number in log.damaged:
+            notice(f"{workdir / METRICS}: line {number} is not what was written; it is left out")
+        kept = [(row, line) for row, line in zip(log.rows, log.lines, strict=True) if row["step"] <= start_step]
+        replace_file(self._path, "".join(f"{line}\n" for _, line in kept))
         self._file = self._path.open("a", encoding="utf-8")
-        # The suffix keeps a session's file apart from that of another in the bucket, started in the same second.
-        self._board = SummaryWriter(
-            str(self.board), purge_step=start_step + 1, flush_secs=20, filename_suffix=f".{start_step}"
-        )
-        self._written = {(row["kind"], row["step"]) for row in kept}
-        self.previous_seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
+        self._board = _Board(self.board, start_step)
+        self._written = {(row["kind"], row["step"]) for row, _ in kept}
+        self.previous_seconds = max((row["seconds"] for row, _ in kept if "seconds" in row), default=0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -76,9 +89,14 @@ class RunLog(SilentLog):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
-        self._copy()
+        # The first error is told; on a full disk closing fails again.
+        with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext(), self._stack:
+            try:
+                with naming(self._path):
+                    self._file.close()
+            finally:
+                self._board.close()
+            self._copy()
 
     def write(self, kind: str, step: int, values: Mapping[str, float | int | list[float]]) -> None:
         """Append one row; scalars also become TensorBoard points ``kind/name`` (names with '/' as they are).
@@ -88,17 +106,19 @@ class RunLog(SilentLog):
         if (kind, step) in self._written:
             return
         self._written.add((kind, step))
-        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(row_line({"step": step, "kind": kind, **values}) + "\n")
+            self._file.flush()
         for name, value in values.items():
             if not isinstance(value, list):
-                self._board.add_scalar(name if "/" in name else f"{kind}/{name}", value, step)
+                self._board.add(name if "/" in name else f"{kind}/{name}", value, step)
+        self._board.flush()
 
     def flush(self) -> None:
         """Bring everything written so far onto the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
+        with naming(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._copy()
 
     def _copy(self) -> None:
@@ -112,24 +132,41 @@ class RunLog(SilentLog):
                 target.write_bytes(path.read_bytes())
 
 
-def read_rows(path: RunDirectory) -> list[dict[str, Any]]:
-    """All complete rows of a ``metrics.jsonl``; a torn last line (the process was killed) is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+class _Board:
+    """TensorBoard's file of one session, written by the caller's thread, which then sees the errors."""
+
+    def __init__(self, directory: Path, start_step: int) -> None:
+        """Begin a file; points of earlier sessions behind ``start_step`` are no longer shown."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory
+        with naming(directory):
+            # The suffix keeps a session's file apart from that of another in the bucket, started in the same second.
+            self._events = EventsWriter(str(directory / "events"), f".{start_step}")
+            restart = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(wall_time=time.time(), step=start_step + 1, session_log=restart))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Add a point."""
+        with naming(self._path):
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+
+    def flush(self) -> None:
+        """Hand what was added to the system."""
+        with naming(self._path):
+            self._events.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        with naming(self._path):
+            self._events.close()
 
 
 def spike_height(rows: Iterable[Mapping[str, Any]]) -> float:
     """Largest rise of the training loss over the mean of the log interval before it, in nats a token.
 
     For train rows i with the mean and maximum loss of their interval: ``max_i (max_i - mean_(i-1))``, at least 0.
+    Intervals with a loss that is not finite are left out: the step was skipped, and ``skipped`` counts it.
     """
-    train = [row for row in rows if row["kind"] == "train"]
+    train = [row for row in rows if row["kind"] == "train" and math.isfinite(row["loss_mean"] + row["loss_max"])]
     rises = (after["loss_max"] - before["loss_mean"] for before, after in itertools.pairwise(train))
     return max(0.0, max(rises, default=0.0))

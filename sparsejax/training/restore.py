@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 
 from sparsejax.config import ConfigError, RunConfig, resolve
 from sparsejax.data.tokenizer import Tokenizer, load_tokenizer
-from sparsejax.files.folders import no_run
 from sparsejax.hardware.target import target_of
 from sparsejax.optim.weight_average import averaged_weights
 from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.checkpoint_record import steps_in
 from sparsejax.training.elastic import restore_newest
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.state import TrainState
-from sparsejax.training.workdir import Notice, RunDirectory, read_manifest
+from sparsejax.training.workdir import Notice, RunDirectory, opened_manifest
 
 # What ``state.params`` of a restored run are: the weights as trained, or their average (``optim.ema_decay``).
 Weights = Literal["raw", "ema"]
@@ -44,16 +43,14 @@ class TrainedRun:
     tokenizer: Tokenizer
 
 
-def restore_run(workdir: Path, notice: Notice, weights: Weights = "raw") -> TrainedRun:
+def restore_run(workdir: RunDirectory, notice: Notice, weights: Weights = "raw") -> TrainedRun:
     """Load the newest readable checkpoint of ``workdir``; with ``weights="ema"`` its params are the average.
 
     Raises:
       ConfigError: the directory holds no run, a run that has not saved a checkpoint yet, or one without the average.
       CheckpointError: there are checkpoints, none of them can be read.
     """
-    manifest = read_manifest(workdir)
-    if manifest is None:
-        raise ConfigError(f"--workdir={workdir}: holds no run: {no_run(workdir)}")
+    manifest = opened_manifest(workdir)
     run = resolve(manifest["config"])
     tokenizer = run_tokenizer(workdir, manifest)
     recipe = _recipe_here(run, manifest["steps"], tokenizer, notice)
@@ -80,13 +77,10 @@ def check_runs(workdirs: Sequence[RunDirectory], weights: Weights = "raw") -> No
       ConfigError: as ``restore_run``.
     """
     for workdir in workdirs:
-        manifest = read_manifest(workdir)
-        if manifest is None:
-            raise ConfigError(f"--workdir={workdir}: holds no run: {no_run(workdir)}")
+        manifest = opened_manifest(workdir)
         run = resolve(manifest["config"])
         run_tokenizer(workdir, manifest)
-        saved = workdir / "checkpoints"
-        if not saved.exists() or not any(path.name.isdecimal() for path in saved.iterdir()):
+        if not steps_in(workdir):
             raise ConfigError(f"--workdir={workdir}: {_NO_CHECKPOINT}")
         if weights == "ema" and not run.optim.ema_decay:
             raise _no_average(workdir)
@@ -125,7 +119,7 @@ def _recipe_here(run: RunConfig, steps: int, tokenizer: Tokenizer, notice: Notic
         return recipe
 
 
-def _with_average(workdir: Path, state: TrainState) -> TrainState:
+def _with_average(workdir: RunDirectory, state: TrainState) -> TrainState:
     average = averaged_weights(state.opt_state)
     if average is None:
         raise _no_average(workdir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from importlib.metadata import version
 
@@ -12,7 +13,8 @@ from sparsejax.data.pipeline import Corpus, TrainBatches
 from sparsejax.models.accounting import parameters
 from sparsejax.scaling.runs import SCHEMA, RunResult, write
 from sparsejax.training.evaluate import Evaluation
-from sparsejax.training.metrics import read_rows, spike_height
+from sparsejax.training.metrics import spike_height
+from sparsejax.training.metrics_rows import read_log
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.spent import whole_run
 from sparsejax.training.workdir import RunDirectory, read_manifest
@@ -37,8 +39,9 @@ def write_result(
     run = recipe.run
     manifest = read_manifest(workdir)
     assert manifest is not None
-    rows = read_rows(workdir / "metrics.jsonl")
-    train = [row for row in rows if row["kind"] == "train"]
+    rows = read_log(workdir / "metrics.jsonl").rows
+    # Without the last row, which may have been damaged, nobody knows it; result.json then says so.
+    last = [row["loss_mean"] for row in rows if row["kind"] == "train" and row["step"] == recipe.steps]
     count = parameters(recipe.shape, [weight.counted for weight in recipe.weights.values()])
     tokens = batches.tokens_of(recipe.steps)
     spent = whole_run(recipe)
@@ -68,7 +71,7 @@ def write_result(
         started_from=manifest["start_digest"],
         data_digest=corpus.data_digest,
         tokenizer_digest=corpus.tokenizer.digest,
-        train_loss=train[-1]["loss_mean"],
+        train_loss=last[-1] if last else math.nan,
         validation_loss=evaluation.loss,
         bits_per_byte=evaluation.bits_per_byte,
         loss_spike=spike_height(rows),

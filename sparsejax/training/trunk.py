@@ -9,20 +9,21 @@ takes over the rows up to that step, so ``result.json`` says what it would have 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
-from sparsejax.config import ConfigError, resolve
+from sparsejax.config import resolve
+from sparsejax.files.durable import replace_file
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.elastic import load_step
-from sparsejax.training.metrics import METRICS, read_rows
+from sparsejax.training.metrics import METRICS
+from sparsejax.training.metrics_rows import whole_log
 from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.rewire_plan import is_due, rate_at, temperature_at
 from sparsejax.training.siblings import are_siblings
 from sparsejax.training.state import TrainState
-from sparsejax.training.workdir import Notice, RunDirectory, add_commits, read_manifest
+from sparsejax.training.workdir import Notice, RunDirectory, add_commits, opened_manifest, started_with
 
 
 def common_steps(recipe: Recipe, other: Recipe) -> int:
@@ -84,23 +85,22 @@ def start_from(
 
 def take_over_log(trunk: RunDirectory, workdir: RunDirectory, step: int) -> None:
     """Begin the log of a run that starts from a trunk's ``step`` with the rows up to there, and name who trained it."""
-    rows = (row for row in read_rows(trunk / METRICS) if row["step"] <= step)
-    (workdir / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    manifest = read_manifest(trunk)
-    assert manifest is not None
-    add_commits(workdir, manifest["git_commits"])
+    log = whole_log(trunk / METRICS)
+    lines = [line for row, line in zip(log.rows, log.lines, strict=True) if row["step"] <= step]
+    replace_file(workdir / METRICS, "".join(f"{line}\n" for line in lines))
+    add_commits(workdir, opened_manifest(trunk, "trunk")["git_commits"])
 
 
 def check_trunks(trunks: Sequence[RunDirectory]) -> None:
-    """Raise ``ConfigError`` for a directory that holds no run."""
+    """Raise ``ConfigError`` for a directory that holds no run, or one whose config or log was changed."""
     for trunk in trunks:
-        if read_manifest(trunk) is None:
-            raise ConfigError(f"--trunk={trunk}: holds no run (no config.json); name a run directory")
+        opened_manifest(trunk, "trunk")
+        whole_log(trunk / METRICS)
 
 
 def _furthest(trunk: RunDirectory, recipe: Recipe, digests: tuple[str, str], notice: Notice) -> int:
     """The last checkpoint of a trunk that the run would pass through; 0 if there is none."""
-    manifest = read_manifest(trunk)
+    manifest = started_with(trunk)
     if manifest is None or (manifest["data_digest"], manifest["tokenizer_digest"]) != digests:
         return 0
     run = resolve(manifest["config"])

@@ -5,19 +5,32 @@ It is a directory of this machine, of a disk that all processes of the run share
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import json
-import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
+import msgspec
 from etils import epath
 
 from sparsejax.config import ConfigError, RunConfig, differing_keys
+from sparsejax.files.durable import replace_file
 from sparsejax.files.folders import hub_model_type, no_run
+from sparsejax.files.json_records import read_record
+from sparsejax.files.places import place_of
+from sparsejax.training.checkpoint_record import (
+    DIGESTS,
+    FOLDER,
+    Config,
+    Record,
+    content_check,
+    readable_records,
+)
 
 # Receives one line for whatever the user must know.
 Notice = Callable[[str], None]
@@ -26,12 +39,24 @@ Notice = Callable[[str], None]
 RunDirectory: TypeAlias = Path | epath.Path
 
 SCHEMA = 1
+# Where a machine finds the text, keeps its caches, and by what it multiplies.
+_OF_A_MACHINE = frozenset(
+    {
+        *(("data", key) for key in ("path", "validation_path", "cache_dir", "tokenizer_path")),
+        *(("model", key) for key in ("implementation", "attention")),
+        ("train", "compile_cache"),
+    }
+)
+_FIX = "put the old values back, or restore it from a copy; without the file 'train' reads the copy in a checkpoint"
+# Temporary names of what a run writes, of this version and of earlier ones.
+_OWN_FILES = r"(config\.json|result\.json|metrics\.jsonl|loss\.png|tokenizer[\w.]*|vocab\.json|merges\.txt)"
+_LEFT_OVER = re.compile(rf"\.{_OWN_FILES}\.\d+(\.tmp)?|{_OWN_FILES}\.tmp|\.mark-[0-9a-f]{{16}}")
 _LENGTH_KEYS = ("train.steps:", "train.epochs:")
 
 
-def run_directory(text: str) -> RunDirectory:
-    """The run directory that a flag names; anything with ``://`` is a URL."""
-    return epath.Path(text) if "://" in text else Path(text)
+def run_directory(text: str, flag: str = "workdir") -> RunDirectory:
+    """Return the run directory that a flag names; raises ``ConfigError`` for what cannot be one."""
+    return place_of(flag, text)
 
 
 def absolute(workdir: RunDirectory) -> RunDirectory:
@@ -73,36 +98,76 @@ def _make(workdir: RunDirectory) -> None:
         raise ConfigError(f"--workdir={workdir}: cannot be used ({reason}); choose another") from error
 
 
+class _Manifest(msgspec.Struct):
+    schema: int
+    config: Config
+    steps: int
+    data_digest: str
+    tokenizer_digest: str
+    start_digest: str = ""
+    git_commits: list[str] = []
+    check: str = ""
+
+
 def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
-    """What ``config.json`` says (config, steps, digests, commits); None before the first start.
+    """Read ``config.json`` (config, steps, digests, commits); None before the first start.
 
     Raises:
-      ConfigError: the file is there but is no manifest.
+      ConfigError: the file is there but is no manifest, or is not what was written.
     """
     path = workdir / "config.json"
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"schema", "config", "steps", "data_digest", "tokenizer_digest"} - set(manifest)
-    except (json.JSONDecodeError, TypeError) as error:
-        raise ConfigError(f"{path}: is not valid JSON ({error}); restore it or use a new --workdir") from error
-    if missing and hub_model_type(workdir):
-        raise ConfigError(f"--workdir={workdir}: holds no run: {no_run(workdir)}")
-    if missing or manifest["schema"] != SCHEMA:
+        manifest = msgspec.structs.asdict(read_record(path, _Manifest, fix=_FIX))
+    except ConfigError:
+        if not hub_model_type(workdir):
+            raise
+        raise ConfigError(f"--workdir={workdir}: holds no run: {no_run(workdir)}") from None
+    if manifest["schema"] != SCHEMA:
         raise ConfigError(f"{path}: was not written by this version of sparsejax; use a new --workdir")
-    # Runs from before there were meshes ran on one device, and all replicas once met every step.
-    manifest["config"].setdefault("mesh", {"replica": 1, "fsdp": 1, "tensor": 1, "sequence": False})
-    together: dict[str, Any] = {"every": 1, "top": 0.03125, "chunk": 4096, "bits": 2, "beta": 0.95, "lr": 1.0}
-    manifest["config"].setdefault("outer", together | {"mean": "embedding_senders"})
-    manifest["config"]["optim"].setdefault("vocabulary_lr_ratio", 1.0)
-    manifest["config"]["optim"].setdefault("ema_decay", 0.0)
-    # Runs once had no other start than a draw.
-    drawn: dict[str, Any] = {"from": "", "criterion": "magnitude", "calibration_tokens": 131_072}
-    drawn |= {"same_tokenizer": True, "distill_weight": 0.0, "distill_temperature": 1.0, "feature_weight": 0.0}
-    manifest["config"].setdefault("init", drawn)
-    manifest.setdefault("start_digest", "")
-    manifest.setdefault("git_commits", [])
+    _fill_in(manifest["config"])
+    if manifest["check"] and manifest["check"] != _check_of(manifest):
+        raise ConfigError(f"{path}: is not what was written: a value was changed{_changes(workdir, manifest)}; {_FIX}")
+    return manifest
+
+
+def started_with(workdir: RunDirectory) -> dict[str, Any] | None:
+    """What the run in a directory was started with: ``config.json``, or the copy in its newest checkpoint without one.
+
+    Raises:
+      ConfigError: ``config.json`` is no manifest; or a checkpoint was saved with another config or on other data.
+    """
+    manifest = read_manifest(workdir)
+    records = readable_records(workdir)
+    source = f"{workdir / 'config.json'} says"
+    if manifest is None:
+        if not records:
+            return None
+        newest, record = next(iter(records.items()))
+        source = f"that of step {newest}"
+        manifest = msgspec.structs.asdict(record) | {"schema": SCHEMA, "git_commits": []}
+        _fill_in(manifest["config"])
+    for step, record in records.items():
+        lines = _differences(record, manifest)
+        if lines:
+            raise ConfigError(
+                f"{workdir / FOLDER / str(step)}: was saved with other settings than {source} ({'; '.join(lines)}); "
+                "put the old values back, or move the checkpoint away if it is of another run"
+            )
+    return manifest
+
+
+def opened_manifest(workdir: RunDirectory, flag: str = "workdir") -> dict[str, Any]:
+    """``config.json`` of a run that is read, held against the copies in its checkpoints; every reader begins here.
+
+    Raises:
+      ConfigError: the directory holds no run, or the manifest is not what the run was trained with.
+    """
+    if not (workdir / "config.json").exists():
+        raise ConfigError(f"--{flag}={workdir}: holds no run: {no_run(workdir)}")
+    manifest = started_with(workdir)
+    assert manifest is not None
     return manifest
 
 
@@ -111,27 +176,31 @@ def check_continues(workdir: RunDirectory, run: RunConfig, *, extend: bool) -> N
 
     With ``extend`` the length may grow (the learning-rate schedule follows the new length).
     """
-    manifest = read_manifest(workdir)
+    manifest = started_with(workdir)
     if manifest is None:
         return
     lines = differing_keys(manifest["config"], run.to_dict())
     length = [line for line in lines if line.startswith(_LENGTH_KEYS)]
-    if extend and length and not _shrinks(manifest["config"]["train"], run):
+    problem = _problem_of_length(manifest["config"]["train"], run)
+    if extend and length and not problem:
         lines = [line for line in lines if line not in length]
         length = []
     if lines:
         only_length = len(lines) == len(length)
-        fix = "a longer run needs --extend" if only_length else "use a new --workdir, or the old values"
+        fix = "use a new --workdir, or the old values"
+        if only_length:
+            fix = problem or "a longer run needs --extend of 'train'"
         raise ConfigError(f"--workdir={workdir}: holds a run with another config ({'; '.join(lines)}); {fix}")
 
 
 def check_same_data(workdir: RunDirectory, data_digest: str, tokenizer_digest: str) -> None:
-    """Raise ``ConfigError`` if the text or the tokenizer is not what the run was started with."""
-    manifest = read_manifest(workdir)
+    """Raise ``ConfigError`` if the text or the tokenizer is not what the run was started with, as far as it says."""
+    manifest = started_with(workdir)
     if manifest is None:
         return
     for name, now in (("data_digest", data_digest), ("tokenizer_digest", tokenizer_digest)):
-        if manifest[name] != now:
+        # Checkpoints from before they held digests say nothing.
+        if manifest[name] not in ("", now):
             raise ConfigError(
                 f"--workdir={workdir}: {name} was {manifest[name][:12]}, the data found now has {now[:12]}; "
                 "continue with the same data, or use a new --workdir"
@@ -152,7 +221,7 @@ def write_manifest(
       start_digest: of the dense weights it started from, "" for none.
     """
     before = read_manifest(workdir)
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "config": run.to_dict(),
         "steps": steps,
@@ -175,11 +244,66 @@ def add_commits(workdir: RunDirectory, commits: Iterable[str]) -> None:
 
 
 def _replace_manifest(workdir: RunDirectory, manifest: dict[str, Any]) -> None:
-    temporary = workdir / "config.json.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        flushed(workdir, file)
-    temporary.replace(workdir / "config.json")
+    checked = manifest | {"check": _check_of(manifest)}
+    replace_file(workdir / "config.json", json.dumps(checked, indent=1, allow_nan=False))
+
+
+def _check_of(manifest: dict[str, Any]) -> str:
+    """Digest of a manifest but for what may be changed by hand when the run moves to another machine."""
+    config = {
+        section: {key: value for key, value in values.items() if (section, key) not in _OF_A_MACHINE}
+        for section, values in manifest["config"].items()
+    }
+    return content_check(manifest | {"config": config})
+
+
+def _fill_in(config: Config) -> None:
+    """Give a config of an older version the sections and keys that there were none of, with what they then meant."""
+    # Runs from before there were meshes ran on one device, and all replicas once met every step.
+    config.setdefault("mesh", {"replica": 1, "fsdp": 1, "tensor": 1, "sequence": False})
+    together: dict[str, Any] = {"every": 1, "top": 0.03125, "chunk": 4096, "bits": 2, "beta": 0.95, "lr": 1.0}
+    config.setdefault("outer", together | {"mean": "embedding_senders"})
+    if "optim" in config:
+        config["optim"].setdefault("vocabulary_lr_ratio", 1.0)
+        config["optim"].setdefault("ema_decay", 0.0)
+    # Runs once had no other start than a draw.
+    drawn: dict[str, Any] = {"from": "", "criterion": "magnitude", "calibration_tokens": 131_072}
+    drawn |= {"same_tokenizer": True, "distill_weight": 0.0, "distill_temperature": 1.0, "feature_weight": 0.0}
+    config.setdefault("init", drawn)
+
+
+def _changes(workdir: RunDirectory, manifest: dict[str, Any]) -> str:
+    """Which values of a manifest are not those of the newest checkpoint, as ``" (a: 1 -> 2)"``; "" if none is known."""
+    lines = next((_differences(record, manifest) for record in readable_records(workdir).values()), [])
+    return f" ({'; '.join(lines)})" if lines else ""
+
+
+def _differences(record: Record, manifest: dict[str, Any]) -> list[str]:
+    """Lines for every setting and digest of a checkpoint that its run's manifest has otherwise; it may be longer."""
+    config = copy.deepcopy(record.config)
+    _fill_in(config)
+    lines = differing_keys(config, manifest["config"])
+    length = [line for line in lines if line.startswith(_LENGTH_KEYS)]
+    facts = [name for name in DIGESTS if getattr(record, name)]
+    if length and "train" in config and not _shrinks(config["train"], manifest["config"]["train"]):
+        lines = [line for line in lines if line not in length]
+    elif record.steps:
+        facts.append("steps")
+    return lines + [
+        f"{name}: {getattr(record, name)} -> {manifest[name]}"
+        for name in facts
+        if getattr(record, name) != manifest[name]
+    ]
+
+
+def remove_left_overs(workdir: RunDirectory) -> None:
+    """Remove the temporary files that a process of this run left when it was killed; the claim is held."""
+    if not isinstance(workdir, Path):
+        return
+    for folder in (workdir, workdir / "tokenizer"):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_file() and _LEFT_OVER.fullmatch(path.name):
+                path.unlink()
 
 
 def new_mark() -> str:
@@ -206,12 +330,15 @@ def check_mark(workdir: RunDirectory, mark: str) -> None:
         )
 
 
-def flushed(workdir: RunDirectory, file: IO[str]) -> None:
-    """Bring what was written to a file of the run directory onto the disk; a bucket's files appear when closed."""
-    file.flush()
-    if isinstance(workdir, Path):
-        os.fsync(file.fileno())
+def _problem_of_length(old: dict[str, Any], run: RunConfig) -> str:
+    """Why a run of that length cannot become ``run``, and what can be done; "" if it can grow so."""
+    new = {"steps": run.train.steps, "epochs": run.train.epochs}
+    if not _shrinks(old, new):
+        return ""
+    if bool(old["steps"]) != bool(new["steps"]):
+        return "a run keeps its unit, steps or epochs; give its length in the old one, or use a new --workdir"
+    return "a run cannot become shorter; give the old length to continue it, or use a new --workdir"
 
 
-def _shrinks(old: dict[str, Any], run: RunConfig) -> bool:
-    return run.train.steps < old["steps"] or run.train.epochs < old["epochs"]
+def _shrinks(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return bool(new["steps"] < old["steps"] or new["epochs"] < old["epochs"])

@@ -51,7 +51,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     saved(tmp_path, [3])
     with open_checkpoints(tmp_path, []) as checkpoints:
         found = checkpoints.restore(lambda _: ABSTRACT)
-        assert checkpoints.config() == CONFIG
+        assert checkpoints.config_of(3) == CONFIG
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state_at(3)), strict=True):
         assert a.dtype == b.dtype and np.array_equal(a, b)
 
@@ -59,7 +59,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
 def test_a_new_run_has_none(tmp_path):
     with open_checkpoints(tmp_path, []) as checkpoints:
         assert checkpoints.restore(lambda _: ABSTRACT) is None
-        assert checkpoints.config() is None
+        assert checkpoints.steps == []
 
 
 def test_the_last_n_and_every_m_th_stay(tmp_path):

@@ -14,7 +14,8 @@ CLOSED = "UNKNOWN: Gloo all-reduce failed: tcp/pair.cc:547] Connection closed by
     [
         (jax.errors.JaxRuntimeError(CLOSED), LOST_PEER),
         (ValueError(CLOSED), LOST_PEER),
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), 1),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), 3),
+        (OSError(28, "No space left on device", "run/metrics.jsonl"), 74),
         (ValueError("shape (3,) is not (4,): Gloo"), 1),
         (TypeError(CLOSED), 1),
         (ConfigError("optim.lr=0: must be above 0"), 2),
