@@ -91,8 +91,7 @@ def train(
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    with ExitStack() as stack:
-        stack.enter_context(told_with_last_checkpoint(workdir))
+    with told_with_last_checkpoint(workdir), ExitStack() as stack:
 
         def prepare() -> _Prepared:
             if cluster.writes:

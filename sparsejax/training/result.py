@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import jax
@@ -14,7 +15,7 @@ from sparsejax.models.accounting import parameters
 from sparsejax.scaling.runs import SCHEMA, RunResult, write
 from sparsejax.training.evaluate import Evaluation
 from sparsejax.training.metrics import spike_height
-from sparsejax.training.metrics_rows import read_log
+from sparsejax.training.metrics_rows import Row, read_log
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.spent import whole_run
 from sparsejax.training.workdir import RunDirectory, read_manifest
@@ -40,8 +41,6 @@ def write_result(
     manifest = read_manifest(workdir)
     assert manifest is not None
     rows = read_log(workdir / "metrics.jsonl").rows
-    # Without the last row, which may have been damaged, nobody knows it; result.json then says so.
-    last = [row["loss_mean"] for row in rows if row["kind"] == "train" and row["step"] == recipe.steps]
     count = parameters(recipe.shape, [weight.counted for weight in recipe.weights.values()])
     tokens = batches.tokens_of(recipe.steps)
     spent = whole_run(recipe)
@@ -71,7 +70,7 @@ def write_result(
         started_from=manifest["start_digest"],
         data_digest=corpus.data_digest,
         tokenizer_digest=corpus.tokenizer.digest,
-        train_loss=last[-1] if last else math.nan,
+        train_loss=_last_loss(rows, recipe.steps),
         validation_loss=evaluation.loss,
         bits_per_byte=evaluation.bits_per_byte,
         loss_spike=spike_height(rows),
@@ -84,6 +83,12 @@ def write_result(
     )
     write(result, workdir / "result.json")
     return result
+
+
+def _last_loss(rows: Sequence[Row], steps: int) -> float:
+    """Mean loss of the last interval; not a number without its row, which may have been damaged."""
+    found = (row["loss_mean"] for row in rows if row["kind"] == "train" and row["step"] == steps)
+    return next(found, math.nan)
 
 
 def _versions() -> dict[str, str]:
