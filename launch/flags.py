@@ -26,7 +26,9 @@ class Parser(argparse.ArgumentParser):
         """Raise instead of printing the usage and exiting."""
         raise LaunchError(f"{message}; see '{self.prog} --help'")
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         """As ``argparse`` does it, but for ``--flag=--``, from which it drops the value."""
         for word in args or ():
             name, _, value = word.partition("=")

@@ -19,7 +19,7 @@ from launch import job
 from launch.exit_codes import FINAL, FINISHED, LOST_PEER, PREEMPTED, LaunchError, answer
 from launch.flags import Parser, slices, whole_number
 from launch.job import Job
-from launch.shell import shown, settle_output
+from launch.shell import settle_output, shown
 from launch.slices import CHIPS_PER_POD, GENERATIONS, Slice, parse_slice
 
 KINDS = {"manifest": "print a JobSet in YAML", "xpk": "print a command of xpk"}

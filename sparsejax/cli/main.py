@@ -96,7 +96,7 @@ def _run(arguments: list[str]) -> int:
         _close_output()
         return _READER_LEFT
     except Exception as error:
-        failure = known_failure(error)
+        failure = known_failure(error) or known_failure(_platform_problem() or error)
         if failure is None:
             raise
         code, line = failure
@@ -104,6 +104,20 @@ def _run(arguments: list[str]) -> int:
         with contextlib.suppress(OSError):  # the first error was told
             _flush()
         return code
+
+
+def _platform_problem() -> Exception | None:
+    """The error of a JAX without devices, which the libraries that ask it for some put in words of their own."""
+    if "jax" not in sys.modules:
+        return None
+    from sparsejax.config import ConfigError
+    from sparsejax.training.platform import start_platform
+
+    try:
+        start_platform()
+    except ConfigError as error:
+        return error
+    return None
 
 
 def _flush() -> None:

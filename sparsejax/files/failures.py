@@ -41,7 +41,7 @@ def known_failure(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, OverflowError):
         return BAD_INPUT, f"a number is too large: {printable(error)} ({_place(error)})"
     if isinstance(error, OSError):
-        return IO_FAILED, _line_of_io([each for each in _chain(error) if isinstance(each, OSError)][-1])
+        return IO_FAILED, _line_of_io([each for each in chain(error) if isinstance(each, OSError)][-1])
     if _OF_SYSTEM.search(str(error)):
         return IO_FAILED, printable(error)
     if _is_device_memory(error):
@@ -50,7 +50,7 @@ def known_failure(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """The error, and what it followed from, the first one last."""
     seen: set[int] = set()
     link: BaseException | None = error

@@ -21,6 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sparsejax.config import ConfigError
+from sparsejax.training.platform import start_platform
 from sparsejax.training import lost_peers
 
 Result = TypeVar("Result")
@@ -184,12 +185,15 @@ def joined(launch: Launch) -> Iterator[Cluster]:
       ConfigError: no description of the other processes was found, or they cannot be joined.
     """
     if not launch.joins:
+        start_platform()
         yield Cluster()
         return
     # JAX's own preemption notice would take SIGTERM from the handler of `interrupts`.
     jax.config.update("jax_enable_preemption_service", False)
     with lost_peers.LostPeers(launch.heartbeat_timeout) as peers:
         _join(launch, peers)
+        start_platform()
+        peers.listen()
         if jax.devices()[0].platform == "cpu":
             # Seen with jax 0.10.2: programs that processes of CPUs read from the cache wait for each other for ever.
             jax.config.update("jax_enable_compilation_cache", False)

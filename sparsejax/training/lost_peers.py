@@ -8,24 +8,30 @@ started again.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
 import signal
 import sys
+import threading
+import time
 import traceback
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import jax
 
 from sparsejax.config import ConfigError
-from sparsejax.files.failures import known_failure
+from sparsejax.files.failures import chain, known_failure
 from sparsejax.training.interrupts import INTERRUPTED
 
 # EX_PROTOCOL: "the other side failed". Worth starting again, like 75, but nothing was saved for it.
 LOST_PEER = 76
 _FAILED = 1
+# Seconds in which JAX may still say that the error of its runtime was the loss of a peer.
+_GRACE = 5.0
+_SETTLE = 0.1
 
 # What JAX's errors say when it was another process that failed; other errors of the runtime are this one's own.
 _BROKEN_LINK = (
@@ -37,6 +43,9 @@ _BROKEN_LINK = (
     "CANCELLED",
     "heartbeat",
     "oordination service",
+    "oordination agent",
+    "Broken pipe",
+    "Socket closed",
     "Connection reset",
     "Connection closed",
 )
@@ -51,8 +60,8 @@ class SharedError(ConfigError):
 class LostPeers:
     """Context manager of a process that has peers; its body's errors, and JAX's aborts, end the process.
 
-    Only ``SharedError`` passes through. Exit codes: 76 a peer is gone, 2 bad input here only, 130 a second Ctrl-C, 1
-    any other error.
+    Only ``SharedError`` passes through. Exit codes: 76 a peer is gone, 130 a second Ctrl-C, those of
+    ``files.failures`` for this process's own errors (2 bad input), 1 any other error.
 
     Attributes:
       name: what the process calls itself in its last line.
@@ -70,20 +79,26 @@ class LostPeers:
         self._c_signal = ctypes.CDLL(None).signal
         self._c_signal.restype, self._c_signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
         self._handler = _AbortHandler(self._aborted)
-        self._previous = self._c_signal(signal.SIGABRT, ctypes.cast(self._handler, ctypes.c_void_p))
+        self._previous = self.listen()
         return self
+
+    def listen(self) -> int | None:
+        """Take the abort signal, again where a platform that started has taken it; returns the handler before."""
+        previous: int | None = self._c_signal(signal.SIGABRT, ctypes.cast(self._handler, ctypes.c_void_p))
+        return previous
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and not isinstance(error, SharedError):
-            leave(*self._verdict(error))
+            code, message = self._verdict(error)
+            if code == _FAILED and any(map(_of_runtime, chain(error))):
+                time.sleep(_GRACE)
+            leave(code, message)
         self._c_signal(signal.SIGABRT, self._previous)
 
     def _aborted(self, number: int) -> None:
-        # Not through sys.stderr, which another thread may hold.
-        os.write(2, f"sparsejax: {self._lost()}\n".encode())
-        os._exit(LOST_PEER)
+        leave(LOST_PEER, f"sparsejax: {self._lost()}")
 
     def _lost(self) -> str:
         if self.waiting_for:
@@ -97,10 +112,11 @@ class LostPeers:
         if isinstance(error, KeyboardInterrupt):
             return INTERRUPTED, f"sparsejax: {self.name}: stopped"
         report = "".join(traceback.format_exception(error))
-        if _of_runtime(error) and any(mark in str(error) for mark in _BROKEN_LINK):
+        # What broke first may have made something else fail on the way out.
+        if any(_of_runtime(link) and any(mark in str(link) for mark in _BROKEN_LINK) for link in chain(error)):
             return LOST_PEER, f"{report}sparsejax: {self._lost()}"
-        code, line = known_failure(error) or (_FAILED, "")
-        return code, f"sparsejax: {line}" if line else report
+        failure = known_failure(error)
+        return (_FAILED, report.rstrip()) if failure is None else (failure[0], f"sparsejax: {failure[1]}")
 
 
 def _of_runtime(error: BaseException) -> bool:
@@ -110,9 +126,30 @@ def _of_runtime(error: BaseException) -> bool:
     return type(error) is ValueError and re.match(r"[A-Z_]+: ", str(error)) is not None
 
 
-def leave(code: int, message: str) -> None:
-    """End the process now, without the farewell to its peers that JAX makes at exit and that would wait for them."""
-    print(message, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+_leaving = threading.Lock()
+
+
+def leave(code: int, message: str) -> NoReturn:
+    """End the process now, without the farewell to its peers that JAX makes at exit and that would wait for them.
+
+    ``message`` is the last that the process says: JAX's threads, which may be writing the stacks of an abort, are not
+    heard any more. Of several threads that want to leave the first does.
+    """
+    if not _leaving.acquire(blocking=False):
+        threading.Event().wait()
+    try:
+        if threading.current_thread() is threading.main_thread():  # else it may be held by the one that is
+            with contextlib.suppress(Exception):  # closed or full
+                sys.stdout.flush()
+                sys.stderr.flush()
+        end = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        # What they have begun to write is let through.
+        time.sleep(_SETTLE)
+        text = f"{message}\n".encode(errors="backslashreplace")
+        while text:
+            text = text[os.write(end, text) :]
+    finally:
+        os._exit(code)
