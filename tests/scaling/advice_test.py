@@ -122,7 +122,7 @@ def drawn_case(rng):
     dense_only = "S" not in law.columns
     N, D, U = 10 ** rng.uniform(6, 8), 10 ** rng.uniform(7.5, 9), 10 ** rng.uniform(7, 8.5)
     ranges = {
-        "N": (N, N * 10 ** rng.uniform(0.5, 3)),
+        "N": (N, N * 10 ** rng.uniform(1, 4)),
         "D": (D, D * 10 ** rng.uniform(0.5, 3)),
         "U": (U, U * 10 ** rng.uniform(0.3, 3)),
         "S": (1.0, 1.0) if dense_only else (rng.uniform(0.05, 0.5), rng.choice([1.0, 0.6])),
@@ -132,14 +132,14 @@ def drawn_case(rng):
     if name == "sparsely_connected":
         values |= {"E": 1.7, "A": 100.0, "b": 0.3, "C": 100.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
     known = published(law=law, values={**law.held, **values}, ranges=ranges, convention=str(rng.choice(CONVENTIONS)))
-    system = parse_system(str(rng.choice(["v5p:2x2x1", "h100:8", "v5e:4x4"]))) if rng.random() < 0.5 else None
+    system = parse_system(str(rng.choice(["v5p:2x2x1", "h100:1", "h100:8", "v5e:1x1"]))) if rng.random() < 0.7 else None
     limits = Limits(
         flops=10 ** rng.uniform(15, 22),
         unique_tokens=math.inf if rng.random() < 0.1 else 10 ** rng.uniform(8, 12),
         epochs=float(rng.choice([1.0, 3.0, 20.0, 1000.0])),
         least_density=float(rng.choice([0.0625, 0.3])),
         system=system,
-        hours=10 ** rng.uniform(-1, 3) if system is not None and rng.random() < 0.5 else None,
+        hours=10 ** rng.uniform(-2, 2) if system is not None and rng.random() < 0.7 else None,
     )
     return known, limits
 

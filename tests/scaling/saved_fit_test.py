@@ -9,7 +9,9 @@ import pytest
 
 from sparsejax.config import ConfigError
 from sparsejax.scaling import runs, saved_fit
-from sparsejax.scaling.fit_report import document, report_lines, residual_plot
+from sparsejax.scaling.fit import fit
+from sparsejax.scaling.fit_report import Certainty, Term, document, report_lines, residual_plot
+from sparsejax.scaling.intervals import bootstrap, centred, profile
 from sparsejax.scaling.laws.registry import LAWS
 from sparsejax.scaling.studies import study
 from tests.scaling.synthetic import drawn
@@ -100,15 +102,19 @@ def test_the_kind_of_residuals_is_kept_and_named(tmp_path, name, residual):
 
 def test_a_verdict_does_not_follow_units():
     law = LAWS["chinchilla"]
-    table = drawn(law, noise=0.01)
+    table = drawn(law, noise=0.03)
     billions = dataclasses.replace(table, columns={**table.columns, "D": table.columns["D"] / 1e9})
-    one, other = (study([law], runs, fixed={}, free_held=(), delta=None, **ASKED) for runs in (table, billions))
-    for found in (one, other):
-        assert found.certainty["B"].together.identified
-    terms = [found.certainty["B"].term for found in (one, other)]
-    assert terms[0].value == pytest.approx(terms[1].value, rel=1e-3)
-    for kind in ("bootstrap", "profile"):
-        ends = [np.array(dataclasses.astuple(getattr(term, kind))) for term in terms]
-        np.testing.assert_allclose(*ends, rtol=0.01)
+    found = [fit(law, runs, starts=16) for runs in (table, billions)]
+    # The coefficient by itself would be known in one unit and not in the other.
+    raw = [profile(one, "B") for one in found]
+    assert [interval.identified for interval in raw] == [False, True]
+    terms = [profile(one, "B", term=True) for one in found]
+    np.testing.assert_allclose(*map(dataclasses.astuple, terms), rtol=0.01)
+    samples = [bootstrap(one, 16).interval("B", 0.9, term=True) for one in found]
+    np.testing.assert_allclose(*map(dataclasses.astuple, samples), rtol=0.01)
+    certainty = Certainty(raw[0], raw[0], Term({"D": 1.0}, 1.0, samples[0], terms[0]))
+    assert certainty.together.identified and not Certainty(raw[0], raw[0]).together.identified
     middle = np.exp(np.mean(np.log(table.columns["D"])))
-    assert terms[0].value == pytest.approx(one.fit.values["B"] * middle ** -one.fit.values["beta"], rel=1e-9)
+    value = found[0].values["B"] * middle ** -found[0].values["beta"]
+    assert np.exp(centred(found[0], "B", found[0].z)) == pytest.approx(value, rel=1e-9)
+    assert terms[0].low < value < terms[0].high
