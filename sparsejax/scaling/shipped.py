@@ -68,6 +68,8 @@ def best_run(known: SavedFit, limits: Limits, budget: Budget, dense: bool, all_t
     for density in (1.0,) if dense else densities(budget):
         for name in SIZES:
             model = realised(name, density, kernel_block(limits.system), skips_zeros(limits.system))
+            if not dense and model.density == 1:
+                continue
             problem = _problem(known, limits, budget, model)
             if problem:
                 reasons[problem] += 1

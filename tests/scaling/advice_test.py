@@ -53,7 +53,7 @@ def counts(size, density, block):
     mlp = -(-one.mlp // block) * block
     weights = [(one.hidden, one.hidden)] * 4 + [(one.hidden, mlp)] * 3
     elements = sum(k * n for k, n in weights)
-    blocks = [max(round(density * k * n / block**2), 1) for k, n in weights]
+    blocks = [max(round(density * (k * n // block**2)), 1) for k, n in weights]
     kept = sum(blocks) * block**2 if density < 1 else elements
     embedding = 2 * 32_000 * one.hidden
     rest = embedding + (2 * one.layers + 1) * one.hidden
