@@ -88,9 +88,9 @@ def read_array_record(path: Path, text_field: str) -> Iterator[str]:
         with contextlib.closing(array_record_module.ArrayRecordReader(str(path))) as reader:
             for number in range(reader.num_records()):
                 yield _text(reader.read(), text_field, number)
-    # The reader raises these for files that are something else, damaged or cut short.
+    # The reader raises these for files that are something else, damaged or cut short, some only as it is closed.
     except (RuntimeError, IndexError) as error:
-        raise FormatError(one_line(error)) from error
+        raise FormatError(one_line(error) or "it is damaged or cut short") from error
 
 
 def read_tfrecord(path: Path, text_field: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsejax.config import ConfigError
 from sparsejax.data.cache import FileDigests, file_sha256
 from sparsejax.data.file_source import FileSource
 from sparsejax.data.paths import PathSetting
@@ -55,6 +56,17 @@ def test_files_in_a_bucket_are_read_like_files_here(tmp_path: Path, monkeypatch:
     # Fetching them has digested them too.
     monkeypatch.setattr(StoredFile, "copy_to", None)
     assert there.content_digest() == here.content_digest()
+
+
+def test_a_copy_that_arrives_cut_short_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = StoredDirectory(new_bucket())
+    bucket.write("a.txt", b"whole text")
+    found = source(f"{bucket.location}/a.txt", tmp_path / "cache", kind="text")
+    monkeypatch.setattr(StoredFile, "copy_to", lambda self, sink: str(sink.write(b"whole")) * 64)
+    with pytest.raises(
+        ConfigError, match=r"a\.txt cannot be read as text: 5 of 10 bytes arrived; run the command again"
+    ):
+        list(found.documents())
 
 
 def test_digest_follows_content_not_place(tmp_path: Path) -> None:

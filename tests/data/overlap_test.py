@@ -75,6 +75,7 @@ def test_rows_of_both_settings_validate_only(data_config, tmp_path: Path, monkey
     module.__dict__.update(load_dataset=load_dataset)
     monkeypatch.setitem(sys.modules, "datasets", module)
     digests = FileDigests(tmp_path / "digests")
+    monkeypatch.setattr("sparsejax.data.cache._SETTLED_NS", -(10**18))
     for name in ("filed", "plain", "plain:configuration"):
         for path, validation_path, count in (
             ("@train[:90%]", "@train[90%:]", 0),
@@ -88,6 +89,7 @@ def test_rows_of_both_settings_validate_only(data_config, tmp_path: Path, monkey
             train, validation = texts_of(corpus)
             alone = split_corpus(data_config(source="hf", path=f"{name}{path}"), digests).source
             assert train == [document.text for document in alone.documents() if document.text not in validation]
+            assert (corpus.source.content_digest() == alone.content_digest()) == (count == 0)
             assert [f"{count} of " in note for note in corpus.notes] == [True] * bool(count)
         with pytest.raises(ConfigError, match="all its rows are in"):
             split_corpus(data_config(source="hf", path=f"{name}@train[2:4]", validation_path=name), digests)
@@ -101,12 +103,15 @@ def test_modules_of_both_settings_validate_only(data_config, tmp_path: Path, mon
     for name in ("os", "re", "abc"):
         (library / f"{name}.py").write_text(f"# {name}")
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(library)})
-    (tmp_path / "copy").write_text("# re")
+    # Longer than the documents that plain text is cut into.
+    (library / "re.py").write_text("# re\n\n" * 9000)
+    (tmp_path / "copy").write_text("# re\n\n" * 9000)
     for validation_path in (f"{library}/re.py", f"{tmp_path}/copy"):
         corpus = split_corpus(
             data_config(source="stdlib", path="", validation_path=validation_path), FileDigests(tmp_path / "digests")
         )
-        assert texts_of(corpus) == (["# abc", "# os"], ["# re"])
+        train, validation = texts_of(corpus)
+        assert train == ["# abc", "# os"] and "".join(validation) == "# re\n\n" * 9000
         assert corpus.notes == (
             "data.source=stdlib: 1 modules are in data.validation_path too, and validate only: re.py",
         )
