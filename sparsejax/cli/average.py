@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+import sys
 
+from sparsejax.cli.console import plain_console
 from sparsejax.cli.flags import FlagParser, run_directories
+from sparsejax.cli.streams import display_of
 
 
 def main(argv: list[str]) -> int:
@@ -30,13 +32,13 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.average import average_runs
     from sparsejax.training.workdir import run_directory
 
-    console = Console()
+    console = plain_console(display_of(sys.stdout))
 
     def notice(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     names = [run_directory(name, "runs") for name in run_directories("runs", flags.runs)]
-    soup = average_runs(
+    average_runs(
         names,
         flags.out,
         notice,
@@ -44,13 +46,5 @@ def main(argv: list[str]) -> int:
         greedy=flags.greedy,
         weights=flags.weights,
         overwrite=flags.overwrite,
-    )
-    for name, share, loss in zip(soup.ingredients, soup.shares, soup.losses, strict=True):
-        notice(f"{name}: {loss:.5f} nats/token, share {share:.4g}")
-    found, used = soup.average, sum(share > 0 for share in soup.shares)
-    notice(
-        f"{flags.out}: {found.loss:.5f} nats/token, {found.bits_per_byte:.5f} bits/byte, the mean of {used} runs on "
-        f"the same {found.tokens:,} validation tokens"
-        + (f"; chosen on {soup.chosen_on:,} others" if soup.chosen_on else "")
     )
     return 0

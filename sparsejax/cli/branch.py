@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+import sys
 
+from sparsejax.cli.console import plain_console
 from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.streams import display_of
 from sparsejax.files.outputs import Outputs
 
 
@@ -24,9 +26,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", help="CSV file, one row a step of a branch")
     parser.add_overwrite()
     flags = parser.parse_args(argv)
-    if flags.steps < 1 or flags.saturate < 0:
-        parser.error(f"--steps={flags.steps}, --saturate={flags.saturate}: must be at least 1 and at least 0")
-    if flags.at and not all(part.isdigit() for part in flags.at.split(",")):
+    if not 1 <= flags.steps < 2**31 or not 0 <= flags.saturate < 2**31:
+        parser.error(
+            f"--steps={flags.steps}, --saturate={flags.saturate}: must be at least 1, at least 0, and below 2**31"
+        )
+    if flags.at and not all(part.isascii() and part.isdigit() for part in flags.at.split(",")):
         parser.error(f"--at={flags.at}: must be steps, such as 99,198")
     out = None if flags.out is None else Outputs(flags.overwrite, [flags.workdir]).file("out", flags.out)
 
@@ -35,19 +39,16 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.branch_rows import rows_text
     from sparsejax.training.workdir import run_directory
 
-    console = Console()
+    # What a file keeps is made even if nobody can see it.
+    console = plain_console(None if out is None else display_of(sys.stdout))
 
     def notice(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     at = [int(part) for part in flags.at.split(",")] if flags.at else []
     rows = branch_run(run_directory(flags.workdir), steps=flags.steps, at=at, saturated=flags.saturate, notice=notice)
-    try:
-        console.print(branch_table(rows))
-    finally:
-        # Whatever became of the printing.
-        if out is not None:
-            out.write(rows_text(rows))
+    console.print(branch_table(rows))
     if out is not None:
+        out.write(rows_text(rows))
         notice(f"wrote {out.path}")
     return 0

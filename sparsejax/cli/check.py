@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-
-from rich.console import Console
+import sys
 
 from sparsejax.cli.config_flag import join_values, load_run
+from sparsejax.cli.console import plain_console
 from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.streams import display_of
 from sparsejax.config import ConfigError
 from sparsejax.files.outputs import Outputs
 from sparsejax.hardware.systems import EXAMPLES
@@ -47,9 +48,11 @@ def main(argv: list[str]) -> int:
 
     from sparsejax.planning.check import run_check
 
-    console = Console()
+    # What a file keeps is made even if nobody can see it.
+    file = None if output is None else display_of(sys.stdout)
+    console = plain_console(file)
     if not console.is_terminal:
-        console = Console(width=120)
+        console = plain_console(file, width=120)
     return run_check(
         run,
         flags.hardware,

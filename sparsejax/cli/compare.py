@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+import math
+import sys
 
+from sparsejax.cli.console import plain_console
 from sparsejax.cli.flags import FlagParser, run_directories
+from sparsejax.cli.streams import display_of
 from sparsejax.files.outputs import Outputs
 
 
@@ -20,8 +23,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", help="CSV file for the same numbers")
     parser.add_overwrite()
     flags = parser.parse_args(argv)
-    if flags.tolerance <= 0:
-        parser.error(f"--tolerance={flags.tolerance}: must be above 0")
+    if not 0 < flags.tolerance < math.inf:
+        parser.error(f"--tolerance={flags.tolerance}: must be a number above 0")
     names = run_directories("runs", flags.runs)
     out = None if flags.out is None else Outputs(flags.overwrite, names).file("out", flags.out)
 
@@ -30,10 +33,11 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.restore import check_runs, restore_run
     from sparsejax.training.workdir import run_directory
 
-    console = Console()
+    # What a file keeps is made even if nobody can see it.
+    console = plain_console(None if out is None else display_of(sys.stdout))
 
     def notice(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     workdirs = [run_directory(name, "runs") for name in names]
     check_runs(workdirs)
@@ -43,14 +47,10 @@ def main(argv: list[str]) -> int:
         rows += drift(name, trained.recipe, trained.state.params, trained.state.topology, flags.tolerance)
         found.append((name, masks(trained.recipe, trained.state.topology)))
     pairs = agreement(found)
-    try:
-        console.print(drift_table(rows, flags.tolerance))
-        if pairs:
-            console.print(agreement_table(pairs))
-    finally:
-        # Whatever became of the printing.
-        if out is not None:
-            out.write(csv_text([*rows, *pairs]))
+    console.print(drift_table(rows, flags.tolerance))
+    if pairs:
+        console.print(agreement_table(pairs))
     if out is not None:
+        out.write(csv_text([*rows, *pairs]))
         notice(f"wrote {out.path}")
     return 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from sparsejax.cli.console import plain_console
 from sparsejax.cli.evaluate_flags import parse
 from sparsejax.cli.flags import run_directories
+from sparsejax.cli.streams import display_of
 from sparsejax.config import ConfigError
 from sparsejax.files.outputs import Outputs
 
@@ -31,32 +33,28 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.evaluation_report import FILES, headline, tables, write_report
     from sparsejax.training.workdir import run_directory
 
-    console = Console()
-
-    def notice(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
     names = run_directories("workdir", flags.workdir)
     out = None if flags.out is None else Outputs(flags.overwrite, names).files("out", flags.out, FILES)
+    # What a file keeps is made even if nobody can see it.
+    console = plain_console(None if out is None else display_of(sys.stdout))
+
+    def notice(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
     texts = named_texts(flags.text)
     settings = Settings(texts, flags.text_field, flags.validation, flags.tokens, flags.context, flags.weights)
     workdirs = [run_directory(name) for name in names]
     known = None if flags.fit is None else _Known.read(flags.fit, workdirs)
     study = evaluate_runs(workdirs, settings, notice)
     effective, lines = ([], []) if known is None else known.effective(study)
-    files = []
-    try:
-        if len(study.runs) == 1:
-            notice(headline(study.runs[0], study.runs[0].texts[0]))
-        for table in tables(study, flags.level):
-            console.print(table)
-        for line in [*study.remarks, *lines]:
-            notice(line)
-    finally:
-        # Whatever became of the printing.
-        if out is not None:
-            files = write_report(study, flags.level, out, effective, lines)
-    if files:
+    if len(study.runs) == 1:
+        notice(headline(study.runs[0], study.runs[0].texts[0]))
+    for table in tables(study, flags.level):
+        console.print(table)
+    for line in [*study.remarks, *lines]:
+        notice(line)
+    if out is not None:
+        files = write_report(study, flags.level, out, effective, lines)
         notice(f"wrote {', '.join(str(path) for path in files)}")
     return 0
 
@@ -97,5 +95,8 @@ class _Known:
                 unfinished.append(f"{run.name}: no result.json, so its training tokens are not known: not finished?")
                 continue
             loss = run.texts[0].loss
+            if not math.isfinite(loss.value):
+                unfinished.append(f"{run.name}: its loss is not a number, so no dense size is as good")
+                continue
             rows.append(effective_parameters(self.fit, result, run.name, loss.value, loss.error))
         return rows, effective_lines(self.fit, rows) + unfinished

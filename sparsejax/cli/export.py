@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+import sys
 
+from sparsejax.cli.console import plain_console
 from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.streams import display_of
 
 
 def main(argv: list[str]) -> int:
@@ -32,10 +34,10 @@ def main(argv: list[str]) -> int:
     from sparsejax.interop.hf_files import parse_size
     from sparsejax.training.workdir import run_directory
 
-    console = Console()
+    console = plain_console(display_of(sys.stdout))
 
     def notice(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        console.print(text, soft_wrap=True)
 
     done = export(
         run_directory(flags.workdir),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
+from functools import partial
 from pathlib import Path
 
 from sparsejax.cli import fit_flags
 from sparsejax.cli.flags import paths
+from sparsejax.cli.streams import display_of
 from sparsejax.config import ConfigError
 from sparsejax.files.outputs import Outputs
 
@@ -35,6 +38,8 @@ def main(argv: list[str]) -> int:
     fixed = fit_flags.values(flags.fix, "fix", laws[0].names)
     sources = [Path(path) for path in paths("rows", flags.rows)]
     outputs = Outputs(flags.overwrite, sources)
+    # What the files keep is made even if nobody can see it.
+    tell = partial(print, file=display_of(sys.stdout), flush=True)
     out = outputs.files("out", flags.out, FILES)
     table = None if flags.save_rows is None else outputs.file("save-rows", flags.save_rows)
     kept = "" if table is None else saved_rows(sources, flags.save_rows)
@@ -57,9 +62,9 @@ def main(argv: list[str]) -> int:
         seed=flags.seed,
         command=shlex.join(["sparsejax", "fit", *argv]),
     )
-    print("\n".join(report_lines(found)))
+    tell("\n".join(report_lines(found)))
     if table is not None:
         table.write(kept)
     write_report(found, out)
-    print(f"\nwrote {out.folder}/{', '.join(FILES)}; next: sparsejax advise --fit={out.folder}/fit.json ...")
+    tell(f"\nwrote {out.folder}/{', '.join(FILES)}; next: sparsejax advise --fit={out.folder}/fit.json ...")
     return 0

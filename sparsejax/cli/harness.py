@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 
 from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.streams import display_of
 from sparsejax.files.outputs import Outputs
 
 # The least and the most that a flag may be.
@@ -50,14 +53,13 @@ def main(argv: list[str]) -> int:
     from sparsejax.interop.open_model import open_model
     from sparsejax.training.workdir import run_directory
 
-    opened = open_model(run_directory(flags.workdir), print, flags.weights)
+    # What the file keeps is made even if nobody can see it.
+    tell = partial(print, file=display_of(sys.stdout))
+    opened = open_model(run_directory(flags.workdir), tell, flags.weights)
     length = flags.length or opened.length
     model = HarnessModel(opened.engine(jax.devices()), opened.tokenizer, length, flags.batch_size, opened.end_ids)
     found = run_tasks(model, Tasks(names, flags.include_path, flags.limit, flags.num_fewshot))
-    try:
-        print("\n".join(result_lines(found)), flush=True)
-    finally:
-        # Whatever became of the printing.
-        out.write(results_text(found, vars(flags) | {"length": length}))
-    print(f"results: {out.path}")
+    tell("\n".join(result_lines(found)), flush=True)
+    out.write(results_text(found, vars(flags) | {"length": length}))
+    tell(f"results: {out.path}")
     return 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from sparsejax.cli.config_flag import join_values, load_module, load_run, split_config
 from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.streams import display_of
 from sparsejax.config import ConfigError
 from sparsejax.files.outputs import Outputs
 from sparsejax.planning import plan, points, runner, tables
@@ -57,14 +59,15 @@ def main(argv: list[str]) -> int:
         print("\n".join(plan.train_command(run, flags.config) for run in due))
         return 0
     plan.check_directories(runs)
+    # What the files keep is made even if nobody can see it.
+    tell = partial(print, file=display_of(sys.stdout), flush=True)
     code = 0
     if not flags.collect:
         with claimed(workdir):
             plan.write_record(workdir, sweep)
-            code = runner.run_sweep(due, lambda line: print(line, flush=True))
-    for name, text in tables.collect(runs).items():
-        out.write(name, text)
-    print(f"tables: {', '.join(str(workdir / name) for name in tables.FILES)}")
+            code = runner.run_sweep(due, tell)
+    out.write(tables.collect(runs))
+    tell(f"tables: {', '.join(str(workdir / name) for name in tables.FILES)}")
     return code
 
 

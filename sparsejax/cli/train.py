@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
 from sparsejax.cli.config_flag import join_values, load_run
+from sparsejax.cli.console import plain_console
 from sparsejax.cli.flags import run_directories
 from sparsejax.cli.streams import display_of
 from sparsejax.cli.summary import print_summary
@@ -44,9 +43,9 @@ def main(argv: list[str]) -> int:
         flags.heartbeat_timeout,
     )
     display = display_of(sys.stdout)
-    console = Console(file=display)
+    console = plain_console(display)
     if not console.is_terminal:
-        console = Console(file=display, width=LOG_WIDTH)
+        console = plain_console(display, width=LOG_WIDTH)
     with joined(launch) as cluster:
         workdir = run_directory(flags.workdir)
         for line in undone:

@@ -17,6 +17,8 @@ _KINDS = {
         "is an export, which 'generate', 'harness', 'export' and init.from take; name the run it was made of"
     ),
     "adapter_config.json": "is an adapter of the hub (LoRA); merge it into its model, and name that in init.from",
+    "model.packed.safetensors": "is a packed export without its sparsejax.json; copy the whole folder",
+    "snapshots": "is a folder of the hub's cache; name the folder in its snapshots/",
     "sweep.json": "is a sweep; name one of the runs in it",
     "fit.json": "is a fit; name a run, or give this to --fit",
 }

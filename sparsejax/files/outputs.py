@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from sparsejax.files.text import one_line
 # What runs, models and their tokenizers consist of: never replaced by an output where the folder is an input.
 _PARTS = frozenset({"config.json", "result.json", "metrics.jsonl", "sparsejax.json", "generation_config.json"})
 _PART_SUFFIXES = (".safetensors", ".safetensors.index.json", ".model")
+# By which Orbax knows a whole checkpoint in a bucket.
+COMMIT_FILE = "commit_success.txt"
+_CHUNK = 1 << 24
 _EXISTS = "exists already; choose another, or replace it with --overwrite"
 _PART_FOLDERS = frozenset({"checkpoints", "tokenizer"})
 
@@ -70,11 +73,35 @@ class OutputFiles:
     folder: Place
     names: tuple[str, ...]
 
-    def write(self, name: str, content: bytes | str) -> Place:
-        """Write one of them, as ``OutputFile.write``; returns its path."""
-        assert name in self.names, name
-        OutputFile(self.folder / name).write(content)
-        return self.folder / name
+    def write(self, contents: Mapping[str, bytes | str]) -> list[Place]:
+        """Write some of them, and remove the older ones of the others; returns the paths.
+
+        What does not fit on the disk leaves the older files as they are.
+        """
+        assert set(contents) <= set(self.names), set(contents) - set(self.names)
+        if isinstance(self.folder, Path):
+            self._write_here(self.folder.resolve(), contents)
+        else:
+            for name, content in contents.items():
+                replace_file(self.folder / name, content)
+        for name in set(self.names) - set(contents):
+            (self.folder / name).unlink(missing_ok=True)
+        return [self.folder / name for name in contents]
+
+    def _write_here(self, folder: Path, contents: Mapping[str, bytes | str]) -> None:
+        """All into a folder beside their places, and then each to its place."""
+        made = make_folder(folder)
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+        try:
+            for name, content in contents.items():
+                replace_file(new / name, content)
+            for name in contents:
+                (new / name).replace((folder / name).resolve())
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            remove_empty(made)
+        for one in (folder, *(each.parent for each in made)):
+            sync_path(one)
 
 
 @dataclass(frozen=True)
@@ -120,7 +147,7 @@ class Outputs:
           inputs: files and folders that the command reads; none of them is replaced.
         """
         self._overwrite = overwrite
-        self._inputs = [identity_of(place_of("input", one)) for one in inputs]
+        self._inputs = [identity_of(place_of("input", one)) for one in inputs if str(one)]
         self._taken: list[str] = []
 
     def file(self, flag: str, text: object) -> OutputFile:
@@ -248,9 +275,13 @@ def _move_into(temporary: Path, folder: Path) -> None:
 
 
 def _upload(folder: Path, target: Any) -> None:
-    """Copy a folder of this machine into a bucket, whose older files of it go first."""
+    """Copy a folder of this machine into a bucket, whose older files of it go first.
+
+    What says that something is whole comes last: the marks of checkpoints, then the files at the top.
+    """
     if target.exists():
         target.rmtree()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    for name in sorted(names, key=lambda name: (len(name.parts) == 1, name.name == COMMIT_FILE, name)):
+        with (folder / name).open("rb") as source, (target / name.as_posix()).open("wb") as sink:
+            shutil.copyfileobj(source, sink, _CHUNK)

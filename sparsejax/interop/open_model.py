@@ -17,13 +17,15 @@ import numpy as np
 
 from sparsejax.config import ConfigError, ModelConfig
 from sparsejax.data.tokenizer import Tokenizer, hub_tokenizer, load_tokenizer
+from sparsejax.files.folders import hub_model_type
 from sparsejax.inference.engine import Engine
 from sparsejax.inference.vocabulary import absent_ids
-from sparsejax.interop.exported_model import check_finite
+from sparsejax.interop.exported_model import FACTS_FILE, check_finite
 from sparsejax.interop.from_export import is_export, read_export
 from sparsejax.interop.llama_checkpoint import INDEX_FILE, read_llama
 from sparsejax.interop.llama_config import LlamaShape, end_ids
 from sparsejax.interop.llama_tensors import EMBEDDING, HEAD, LINEARS, NORM, NORMS, layer_tensor
+from sparsejax.interop.packed_file import PACKED_FILE
 from sparsejax.models.functional import Tree
 from sparsejax.models.shapes import SHARD_AXES, shape_of_model, weight_shapes
 from sparsejax.models.weight_table import SparseWeight
@@ -82,6 +84,8 @@ def open_model(directory: RunDirectory, notice: Notice, weights: Weights = "raw"
         checkpoint = read_llama(directory)
         dtype = "bfloat16" if checkpoint.dtype == "bfloat16" else "float32"
         return _of_tensors(directory, checkpoint.shape, checkpoint.tensor, {}, dtype)
+    if not isinstance(directory, Path) and (hub_model_type(directory) or (directory / FACTS_FILE).exists()):
+        raise ConfigError(f"--workdir={directory}: is no run, and only a run may lie in a bucket; copy it here first")
     trained = restore_run(directory, notice, weights)
     state, run = trained.state, trained.run
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
@@ -99,7 +103,8 @@ def open_model(directory: RunDirectory, notice: Notice, weights: Weights = "raw"
 
 
 def _is_checkpoint(directory: Path) -> bool:
-    return any(directory.glob("*.safetensors")) or (directory / INDEX_FILE).is_file()
+    tensors = [path.name for path in directory.glob("*.safetensors") if path.name != PACKED_FILE]
+    return bool(tensors) or (directory / INDEX_FILE).is_file()
 
 
 def _of_tensors(

@@ -48,7 +48,7 @@ SPEED = "tokens_per_second"
 MEAN_COLUMNS = ("bits_per_byte", "loss_spike", "seconds", SPEED, "active_parameters", "total_parameters", "density")
 
 
-def collect(runs: Sequence[PlannedRun]) -> dict[str, str]:
+def collect(runs: Sequence[PlannedRun]) -> dict[str, str | bytes]:
     """The ``FILES`` as text, from what the run directories hold now."""
     found = run_rows(runs, [outcome_of(run) for run in runs])
     return dict(zip(FILES, map(csv_text, (found, summary_rows(found, varied(runs)))), strict=True))

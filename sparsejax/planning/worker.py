@@ -96,7 +96,7 @@ def _train(job: dict[str, Any], workdir: Path, log: Any) -> int:
         jax.config.update("jax_compilation_cache_dir", run.train.compile_cache)
     try:
         trunks = [Path(trunk) for trunk in job["trunks"]]
-        console = Console(file=log, width=_WIDTH)
+        console = Console(file=log, width=_WIDTH, markup=False, emoji=False)
         return train(run, workdir, extend=False, console=console, trunks=trunks, opens=open_checkpoint).exit_code
     finally:
         # The programs of a run are of no use to the next one in memory, only in the cache.

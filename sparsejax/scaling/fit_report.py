@@ -90,9 +90,9 @@ class Findings:
 
 def write_report(found: Findings, out: OutputFiles) -> None:
     """Write the ``FILES``."""
-    out.write("fit.json", json_text(document(found)))
-    out.write("report.md", "\n".join(report_lines(found)) + "\n")
-    out.write("residuals.png", residual_plot(found.fit))
+    report = "\n".join(report_lines(found)) + "\n"
+    contents = (json_text(document(found)), report, residual_plot(found.fit))
+    out.write(dict(zip(FILES, contents, strict=True)))
 
 
 def document(found: Findings) -> dict[str, Any]:

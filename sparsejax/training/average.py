@@ -10,7 +10,7 @@ worse than each of them. The losses that are returned say whether it helped.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sparsejax.config import ConfigError, differing_keys
 from sparsejax.data.pipeline import open_corpus, validation_batches
 from sparsejax.files.json_records import json_row
 from sparsejax.files.outputs import Outputs
+from sparsejax.files.places import Place
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.evaluate import Evaluation, evaluate
 from sparsejax.training.recipe import build_recipe
@@ -34,6 +35,7 @@ from sparsejax.training.workdir import (
     check_same_data,
     opened_manifest,
     read_manifest,
+    run_directory,
     write_manifest,
 )
 
@@ -63,7 +65,7 @@ class Soup:
 
 
 def average_runs(
-    workdirs: Sequence[Path],
+    workdirs: Sequence[RunDirectory],
     out: object,
     notice: Notice,
     *,
@@ -85,7 +87,7 @@ def average_runs(
     Args:
       workdirs: at least two.
       out: a path or a URI; made here, whole or not at all.
-      notice: told, one line each, what is found broken.
+      notice: told, one line each, what is found broken, and the losses before the mean is written.
       shares: of each run, at least 0; they are divided by their sum. None is equal shares.
       greedy: choose, see above.
       weights: the weights of each run as trained, or their average over its steps.
@@ -108,16 +110,16 @@ def average_runs(
     kitchen = _Kitchen(workdirs, weights, notice)
     reported = range(min(kitchen.first.run.train.eval_tokens, kitchen.corpus.validation.tokens))
     chosen_on = 0
-    losses = []
     if greedy:
         chosen, reported = _halves(reported, kitchen.first.run.data.sequence_length)
         chosen_on = len(chosen)
         parts = kitchen.choose(chosen)
-    for workdir in workdirs:
-        losses.append(kitchen.evaluate(kitchen.params(workdir), reported).loss)
+    losses = tuple(kitchen.evaluate(kitchen.params(workdir), reported).loss for workdir in workdirs)
     params = kitchen.mean(parts)
     names = tuple(str(workdir) for workdir in workdirs)
-    soup = Soup(names, tuple(parts), tuple(losses), kitchen.evaluate(params, reported), chosen_on)
+    soup = Soup(names, tuple(parts), losses, kitchen.evaluate(params, reported), chosen_on)
+    for line in _lines(soup, target.folder):
+        notice(line)
     with target.filled() as directory:
         _write(directory, kitchen.first, params, soup, notice)
     return soup
@@ -126,14 +128,14 @@ def average_runs(
 class _Kitchen:
     """The first run, its data and its program, by which all are evaluated."""
 
-    def __init__(self, workdirs: Sequence[Path], weights: Weights, notice: Notice) -> None:
+    def __init__(self, workdirs: Sequence[RunDirectory], weights: Weights, notice: Notice) -> None:
         self._workdirs, self._weights, self._notice = workdirs, weights, notice
         self.first = restore_run(workdirs[0], notice, weights=weights)
         self.corpus = open_corpus(self.first.run.data, notice)
         check_same_data(workdirs[0], self.corpus.data_digest, self.corpus.tokenizer.digest)
         self._eval_step = jax.jit(make_eval_step(self.first.recipe))
 
-    def params(self, workdir: Path) -> Tree:
+    def params(self, workdir: RunDirectory) -> Tree:
         """The weights of an ingredient, whose topology must be that of the first."""
         if workdir == self._workdirs[0]:
             return self.first.state.params
@@ -216,7 +218,9 @@ def _manifest_of_finished(workdir: RunDirectory) -> dict[str, Any]:
     return manifest
 
 
-def _check_same_but_for_seeds(first: Path, wanted: dict[str, Any], workdir: Path, manifest: dict[str, Any]) -> None:
+def _check_same_but_for_seeds(
+    first: RunDirectory, wanted: dict[str, Any], workdir: RunDirectory, manifest: dict[str, Any]
+) -> None:
     lines = [line for line in differing_keys(wanted["config"], manifest["config"]) if not line.startswith(_FREE)]
     lines += [
         f"{key}: {wanted[key]} -> {manifest[key]}"
@@ -230,7 +234,7 @@ def _check_same_but_for_seeds(first: Path, wanted: dict[str, Any], workdir: Path
         )
 
 
-def _check_same_topology(first: Path, wanted: Tree, workdir: Path, topology: Tree) -> None:
+def _check_same_topology(first: RunDirectory, wanted: Tree, workdir: RunDirectory, topology: Tree) -> None:
     name = different_weight(wanted, topology)
     if name is not None:
         raise ConfigError(
@@ -239,15 +243,25 @@ def _check_same_topology(first: Path, wanted: Tree, workdir: Path, topology: Tre
         )
 
 
+def _lines(soup: Soup, out: Place) -> Iterator[str]:
+    for name, share, loss in zip(soup.ingredients, soup.shares, soup.losses, strict=True):
+        yield f"{name}: {loss:.5f} nats/token, share {share:.4g}"
+    found, used = soup.average, sum(share > 0 for share in soup.shares)
+    yield (
+        f"{out}: {found.loss:.5f} nats/token, {found.bits_per_byte:.5f} bits/byte, the mean of {used} runs on "
+        f"the same {found.tokens:,} validation tokens"
+    ) + (f"; chosen on {soup.chosen_on:,} others" if soup.chosen_on else "")
+
+
 def _write(out: Path, first: TrainedRun, params: Tree, soup: Soup, notice: Notice) -> None:
-    manifest = read_manifest(Path(soup.ingredients[0]))
+    manifest = read_manifest(run_directory(soup.ingredients[0]))
     assert manifest is not None
     # A mean of runs has no past: it keeps neither moments nor an average over its steps.
     run = dataclasses.replace(first.run, optim=dataclasses.replace(first.run.optim, ema_decay=0.0))
     digests = (manifest[f"{name}_digest"] for name in ("data", "tokenizer", "start"))
     write_manifest(out, run, manifest["steps"], *digests)
     for ingredient in soup.ingredients:
-        mixed = read_manifest(Path(ingredient))
+        mixed = read_manifest(run_directory(ingredient))
         assert mixed is not None
         add_commits(out, mixed["git_commits"])
     first.tokenizer.save(out / "tokenizer")

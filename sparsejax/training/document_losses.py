@@ -70,8 +70,8 @@ class TextEvaluation:
 
     @property
     def perplexity(self) -> float:
-        """``exp(loss)``."""
-        return math.exp(min(self.loss.value, 700.0))
+        """``exp(loss)``; infinite where that is above the numbers of float64."""
+        return math.inf if self.loss.value > 700 else math.exp(self.loss.value)
 
 
 def measure_text(
@@ -142,7 +142,8 @@ class _Sums:
         if self._bin_V is not None:
             _add_binned(self.by_frequency, low, high, document, self._bin_V[target], nll)
         confidence = np.asarray(found.confidence, np.float64)[counted]
-        bin_ = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
+        # One that is not a number makes the first bin, and the error of all, not a number.
+        bin_ = np.minimum((np.nan_to_num(confidence) * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
         for row, weights in enumerate((np.ones_like(nll), confidence, np.asarray(found.correct)[counted])):
             self.confidence_3K[row] += np.bincount(bin_, weights.astype(np.float64), CONFIDENCE_BINS)
 
@@ -170,7 +171,7 @@ class Difference:
       other: the other one.
       unit: ``nats/token`` where both have one tokenizer, else ``bits/byte``.
       difference: of the other one less the first: negative where the other one is better.
-      better: share of the documents on which the other one is better.
+      better: share of the documents on which the other one is better; NaN where a loss is not a number.
     """
 
     text: str
@@ -196,5 +197,5 @@ def paired(first: str, one: TextEvaluation, other: str, two: TextEvaluation, sam
         kept &= one.tokens[:shared] == two.tokens[:shared]
     delta = (two.nll[:shared] - one.nll[:shared])[kept]
     unit, scale, size = ("nats/token", 1.0, one.tokens) if same_tokenizer else ("bits/byte", math.log(2), one.bytes)
-    better = float(np.mean(delta < 0)) if delta.size else math.nan
+    better = float(np.mean(delta < 0)) if delta.size and not np.isnan(delta).any() else math.nan
     return Difference(one.text, first, other, unit, ratio(delta / scale, size[:shared][kept]), better)

@@ -9,6 +9,7 @@ time. Axes: L layers, K x N the weight, R x C its blocks.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
@@ -80,8 +81,11 @@ def mask_distance(one_LRC: np.ndarray, other_LRC: np.ndarray) -> int:
 def rank_share(change_LKN: np.ndarray) -> float:
     """Numerical rank of the change over ``min(K, N)``, mean over layers.
 
-    Singular values up to ``max(K, N) * eps * largest`` count as zero, with the ``eps`` of float32.
+    Singular values up to ``max(K, N) * eps * largest`` count as zero, with the ``eps`` of float32. NaN where a change
+    is not a finite number.
     """
+    if not np.isfinite(change_LKN).all():
+        return math.nan
     ranks = [np.linalg.matrix_rank(change_KN) for change_KN in change_LKN]
     return float(np.mean(ranks) / min(change_LKN.shape[1:]))
 

@@ -71,7 +71,7 @@ def write_report(
         "documents.csv": documents.getvalue(),
         **figures,
     }
-    return [out.write(name, content) for name, content in contents.items()]
+    return out.write(contents)
 
 
 def _main_cells(study: Study, level: float) -> list[Cells]:
@@ -221,7 +221,7 @@ def _text_json(text: TextEvaluation, level: float) -> dict[str, Any]:
         "tokens": int(text.tokens.sum()),
         "bytes": float(text.bytes.sum()),
         "loss": _mean_json(text.loss, level),
-        "perplexity": text.perplexity,
+        "perplexity": _finite(text.perplexity),
         "bits_per_byte": _mean_json(text.bits_per_byte, level),
         "loss_by_position": [_finite(value) for value in text.position_loss.tolist()],
         "loss_by_position_bin": [_plain(one) for one in text.positions],

@@ -81,7 +81,7 @@ def test_several_prompts_are_continued_together_as_each_alone(trained, capsys, t
     first, second = capsys.readouterr().out.split("\n---\n")
     assert [first, second] == [f"the sparse{together[0]['text']}", f"a{together[1]['text']}\n"]
     (tmp_path / "prompts.txt").write_text("a\n")
-    assert main([*flags, f"--prompts={tmp_path / 'prompts.txt'}", "--seed=4"]) == 0
+    assert main([*flags, f"--prompts={tmp_path / 'prompts.txt'}", "--seed=4", "--overwrite"]) == 0
     assert json.loads((tmp_path / "texts.jsonl").read_text()) == together[1]
 
 

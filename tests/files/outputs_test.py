@@ -28,7 +28,7 @@ def fill(place, kind: str, content: str = "new") -> None:
     if kind == "file":
         output.write(content)
     elif kind == "files":
-        output.write("fit.json", content)
+        output.write({"fit.json": content})
     else:
         with output.filled() as folder:
             (folder / "mark.json").write_text(content)

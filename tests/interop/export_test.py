@@ -26,6 +26,7 @@ from sparsejax.topology.blocks import to_dense
 from sparsejax.training.restore import restore_run
 from tests.interop.dense import logits_here
 from tests.interop.untrained import write_run
+from tests.training.bucket_test import Bucket, registered  # noqa: F401
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "interop" / "export"
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -128,6 +129,17 @@ def test_nothing_is_left_where_an_export_fails(source: Path, tmp_path: Path, cap
         (line,) = capsys.readouterr().err.splitlines()
         assert said in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_into_a_bucket_is_the_same_bytes(source: Path) -> None:
+    Bucket.store.clear()
+    export(source / "packed", "gs://bucket/out", form="packed", dtype=None, shard_bytes=1, notice=print)
+    held = {name.removeprefix("/bucket/out/"): bytes(each.getvalue()) for name, each in Bucket.store.items()}
+    assert held == contents(source / "packed")
+    with pytest.raises(ConfigError, match="exists already"):
+        export(source / "hf", "gs://bucket/out", form="hf", dtype=None, shard_bytes=1, notice=print)
+    export(source / "hf", "gs://bucket/out", form="hf", dtype=None, shard_bytes=10**9, notice=print, overwrite=True)
+    assert {name.removeprefix("/bucket/out/") for name in Bucket.store} == set(contents(source / "hf"))
 
 
 @pytest.mark.parametrize("name", ["hf", "packed", "bfloat16"])
