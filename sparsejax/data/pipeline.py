@@ -113,7 +113,7 @@ class TrainBatches:
         seed: int,
         reshuffle_each_epoch: bool,
         notice: Notice,
-        filled: Sequence[int] = (),
+        filled: Sequence[int],
     ) -> None:
         """Plans the batches; reads nothing.
 

@@ -28,6 +28,9 @@ class RowPlan:
     """The rows of every batch.
 
     Attributes:
+      rows: R.
+      batch_size: B.
+      filled: epochs after which a batch is filled up before the end of the run.
       steps: number of batches.
       stream_rows: rows they take in all, repetitions counted.
     """
@@ -49,7 +52,7 @@ class RowPlan:
             raise ValueError(f"exactly one of epochs={epochs} and steps={steps} must be positive")
         if filled and (list(filled) != sorted(set(filled)) or not 1 <= filled[0] <= filled[-1] < epochs):
             raise ValueError(f"batches were filled up after epochs {list(filled)}, the run has {epochs}")
-        self._batch_size = batch_size
+        self.rows, self.batch_size, self.filled = rows, batch_size, tuple(filled)
         self._stretches: list[_Stretch] = []
         batch = row = 0
         for end in [*(rows * epoch for epoch in filled), rows * epochs or steps * batch_size]:
@@ -61,8 +64,8 @@ class RowPlan:
     def span(self, batch: int) -> tuple[int, int]:
         """First row of a batch in the stream, and the row its own end at, at most B later."""
         found = self._stretches[bisect.bisect_right(self._stretches, batch, key=lambda each: each.batch) - 1]
-        first = found.row + (batch - found.batch) * self._batch_size
-        return first, min(first + self._batch_size, found.end)
+        first = found.row + (batch - found.batch) * self.batch_size
+        return first, min(first + self.batch_size, found.end)
 
     def rows_of(self, batches: int) -> int:
         """Rows in the first so many batches, padding left out."""

@@ -35,7 +35,7 @@ from sparsejax.training.rewire_plan import RewirePlan, is_due, plan_at, rate_at
 from sparsejax.training.rewiring import make_fade_step, make_rewire_step
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import Metrics, make_train_step
-from sparsejax.training.workdir import Notice, check_same_data
+from sparsejax.training.workdir import Notice, check_same_data, filled_epochs
 
 TrainStep = Callable[[TrainState, np.ndarray, jax.Array], tuple[TrainState, Metrics]]
 
@@ -220,7 +220,7 @@ def branch_run(workdir: Path, *, steps: int, at: Sequence[int], saturated: int, 
         raise ConfigError(f"--steps={steps}: must be above topology.fade_steps={run.topology.fade_steps}")
     corpus = open_corpus(run.data, notice)
     check_same_data(workdir, corpus.data_digest, corpus.tokenizer.digest)
-    test = BranchTest(recipe, train_batches(run, corpus, notice))
+    test = BranchTest(recipe, train_batches(run, corpus, filled_epochs(workdir, run), notice))
     rows = []
     with Checkpoints(
         workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every, notice=notice, owner=False

@@ -33,6 +33,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
       digest: integer digest of all bits of the state.
       steps: length of the run; 0 where it was not saved.
       data_digest, tokenizer_digest, start_digest: as ``config.json`` has them; empty where they were not saved.
+      filled_epochs: as ``config.json`` has them.
       check: digest of the other fields; empty for checkpoints from before there was one.
     """
 
@@ -42,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     data_digest: str = ""
     tokenizer_digest: str = ""
     start_digest: str = ""
+    filled_epochs: list[int] = []
     check: str = ""
 
 
@@ -57,7 +59,7 @@ def new_record(config: Config, digest: int, manifest: Mapping[str, Any] | None) 
       digest: of the state.
       manifest: what ``config.json`` says, for its digests; None if there is none.
     """
-    facts = {} if manifest is None else {name: manifest[name] for name in ("steps", *DIGESTS)}
+    facts = {} if manifest is None else {name: manifest[name] for name in ("steps", "filled_epochs", *DIGESTS)}
     record: dict[str, Any] = msgspec.structs.asdict(Record(config=config, digest=digest, **facts))
     return record | {"check": content_check(record)}
 

@@ -140,7 +140,7 @@ def _saved_or_first(
         notice(f"continuing from step {int(saved.step)} of {prepared.recipe.steps}")
         return saved
     digests = prepared.corpus.data_digest, prepared.corpus.tokenizer.digest
-    found = start_from(trunks, prepared.recipe, digests, notice)
+    found = start_from(trunks, prepared.recipe, prepared.batches.plan, digests, notice)
     if found is None and prepared.start is not None:
         return prepared.start.first_state(prepared.recipe, prepared.batches, notice)
     if found is None:
@@ -173,7 +173,7 @@ def _prepare(
     rundir.check_continues(workdir, run, extend=extend)
     corpus = open_corpus(run.data, notice)
     rundir.check_same_data(workdir, corpus.data_digest, corpus.tokenizer.digest)
-    batches = train_batches(run, corpus, notice)
+    batches = train_batches(run, corpus, rundir.filled_epochs(workdir, run), notice)
     recipe = build_recipe(
         run,
         steps=batches.steps,
@@ -213,7 +213,8 @@ def _check_shared(cluster: Cluster, prepared: _Prepared, workdir: rundir.RunDire
     def write() -> None:
         rundir.remove_left_overs(workdir)
         digests = corpus.data_digest, corpus.tokenizer.digest, start
-        rundir.write_manifest(workdir, run, prepared.batches.steps, *digests)
+        batches = prepared.batches
+        rundir.write_manifest(workdir, run, batches.steps, *digests, filled=batches.plan.filled)
         rundir.add_commits(workdir, [git_commit()])
         corpus.tokenizer.save(workdir / "tokenizer")
         if isinstance(workdir, Path):
@@ -247,8 +248,8 @@ def _mesh_line(recipe: Recipe) -> str:
     return " x ".join(f"{name} {size}" for name, size in recipe.mesh.shape.items())
 
 
-def train_batches(run: RunConfig, corpus: Corpus, notice: rundir.Notice) -> TrainBatches:
-    """The batches of a run, as its configuration cuts them from the corpus."""
+def train_batches(run: RunConfig, corpus: Corpus, filled: Sequence[int], notice: rundir.Notice) -> TrainBatches:
+    """The batches of a run, as its configuration cuts them from the corpus; ``filled``: ``workdir.filled_epochs``."""
     return TrainBatches(
         corpus.train,
         sequence_length=run.data.sequence_length,
@@ -259,4 +260,5 @@ def train_batches(run: RunConfig, corpus: Corpus, notice: rundir.Notice) -> Trai
         seed=run.seeds.data,
         reshuffle_each_epoch=run.data.reshuffle_each_epoch,
         notice=notice,
+        filled=filled,
     )

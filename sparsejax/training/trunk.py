@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparsejax.config import resolve
+from sparsejax.data.row_plan import RowPlan
 from sparsejax.files.durable import replace_file
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.elastic import load_step
@@ -57,13 +58,14 @@ def _rewiring(recipe: Recipe, step: int) -> tuple[float, ...] | None:
 
 
 def start_from(
-    trunks: Sequence[RunDirectory], recipe: Recipe, digests: tuple[str, str], notice: Notice
+    trunks: Sequence[RunDirectory], recipe: Recipe, plan: RowPlan, digests: tuple[str, str], notice: Notice
 ) -> tuple[TrainState, RunDirectory] | None:
     """The furthest state of the trunks that this run would pass through, on the recipe's mesh, and whose it is.
 
     Args:
       trunks: run directories; nothing in them changes.
       recipe: of the run that starts.
+      plan: rows of its batches.
       digests: of its data and of its tokenizer.
       notice: told where the run starts.
 
@@ -72,7 +74,7 @@ def start_from(
     """
     step, trunk = 0, None
     for candidate in trunks:
-        found = _furthest(candidate, recipe, digests, notice)
+        found = _furthest(candidate, recipe, plan, digests, notice)
         if found > step:
             step, trunk = found, candidate
     if trunk is None:
@@ -98,7 +100,7 @@ def check_trunks(trunks: Sequence[RunDirectory]) -> None:
         whole_log(trunk / METRICS)
 
 
-def _furthest(trunk: RunDirectory, recipe: Recipe, digests: tuple[str, str], notice: Notice) -> int:
+def _furthest(trunk: RunDirectory, recipe: Recipe, plan: RowPlan, digests: tuple[str, str], notice: Notice) -> int:
     """The last checkpoint of a trunk that the run would pass through; 0 if there is none."""
     manifest = started_with(trunk)
     if manifest is None or (manifest["data_digest"], manifest["tokenizer_digest"]) != digests:
@@ -109,7 +111,10 @@ def _furthest(trunk: RunDirectory, recipe: Recipe, digests: tuple[str, str], not
     other = build_recipe(
         run, steps=manifest["steps"], vocab_size=recipe.vocab_size, start_id=recipe.start_id, target=recipe.target
     )
-    same = common_steps(recipe, other)
+    train, filled = run.train, manifest["filled_epochs"]
+    of_trunk = RowPlan(plan.rows, plan.batch_size, epochs=train.epochs, steps=train.steps, filled=filled)
+    # The last batch of a run of whole epochs is not one of a longer run.
+    same = min(common_steps(recipe, other), plan.common_batches(of_trunk))
     with _looking(trunk, recipe, notice) as saved:
         return max((step for step in saved.steps if step <= same), default=0)
 

@@ -10,7 +10,7 @@ import fcntl
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,6 +30,7 @@ from sparsejax.training.checkpoint_record import (
     Record,
     content_check,
     readable_records,
+    steps_in,
 )
 
 # Receives one line for whatever the user must know.
@@ -106,6 +107,7 @@ class _Manifest(msgspec.Struct):
     tokenizer_digest: str
     start_digest: str = ""
     git_commits: list[str] = []
+    filled_epochs: list[int] = []
     check: str = ""
 
 
@@ -207,8 +209,31 @@ def check_same_data(workdir: RunDirectory, data_digest: str, tokenizer_digest: s
             )
 
 
+def filled_epochs(workdir: RunDirectory, run: RunConfig) -> list[int]:
+    """Epochs that were once the end of the run in ``workdir``, whose last batch is filled up, though it goes on.
+
+    Args:
+      workdir: the run directory.
+      run: the run as it shall go on; where it has more epochs than the one that was finished here, the end of that one
+        is among them.
+    """
+    manifest = started_with(workdir)
+    if manifest is None:
+        return []
+    before: list[int] = manifest["filled_epochs"]
+    end = manifest["config"]["train"]["epochs"]
+    finished = manifest["steps"] in steps_in(workdir)
+    return [*before, end] if finished and 0 < end < run.train.epochs else before
+
+
 def write_manifest(
-    workdir: RunDirectory, run: RunConfig, steps: int, data_digest: str, tokenizer_digest: str, start_digest: str = ""
+    workdir: RunDirectory,
+    run: RunConfig,
+    steps: int,
+    data_digest: str,
+    tokenizer_digest: str,
+    start_digest: str = "",
+    filled: Sequence[int] = (),
 ) -> None:
     """Write ``config.json`` atomically; commits that an older one names stay.
 
@@ -219,6 +244,7 @@ def write_manifest(
       data_digest: of its text.
       tokenizer_digest: of its tokenizer.
       start_digest: of the dense weights it started from, "" for none.
+      filled: see ``filled_epochs``.
     """
     before = read_manifest(workdir)
     manifest: dict[str, Any] = {
@@ -229,6 +255,7 @@ def write_manifest(
         "tokenizer_digest": tokenizer_digest,
         "start_digest": start_digest,
         "git_commits": [] if before is None else before["git_commits"],
+        "filled_epochs": list(filled),
     }
     _replace_manifest(workdir, manifest)
 

@@ -85,6 +85,7 @@ def batches(corpus: Corpus, unique_tokens: int = 0) -> TrainBatches:
         steps=0,
         seed=0,
         reshuffle_each_epoch=True,
+        filled=(),
         notice=lambda line: None,
     )
 

@@ -32,6 +32,7 @@ def batches(file: TokenFile, said: list[str] | None = None, **changes: object) -
         "steps": 0,
         "seed": 0,
         "reshuffle_each_epoch": True,
+        "filled": (),
     }
     notice = said.append if said is not None else pytest.fail
     return TrainBatches(file, **{**settings, **changes}, notice=notice)

@@ -34,7 +34,7 @@ def started(directory, recipe, notices=None):
     """The first state of a recipe from its dense twin's weights, and those weights."""
     weights = dense_params(recipe)
     corpus = open_corpus(recipe.run.data, print)
-    batches = train_batches(recipe.run, corpus, print)
+    batches = train_batches(recipe.run, corpus, (), print)
     said = [] if notices is None else notices
     return DenseStart(weights, digest_of(weights)).first_state(recipe, batches, said.append), weights
 
@@ -129,7 +129,7 @@ def test_the_start_of_an_activation_run_weighs_its_inputs(tmp_path):
     recipe = tiny_recipe(tmp_path, **START, init_criterion="activation", init_calibration_tokens=64)
     state, weights = started(tmp_path, recipe)
     dense = recipe.dense
-    batches = train_batches(recipe.run, open_corpus(recipe.run.data, print), print)
+    batches = train_batches(recipe.run, open_corpus(recipe.run.data, print), (), print)
     target_BT = jnp.asarray(batches.batch(0))
     inputs_BT = jnp.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=recipe.start_id)
     model = functional.merge(dense.graphdef, weights, {})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sparsejax.config import ConfigError
+from sparsejax.data.row_plan import RowPlan
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.loop import train
 from sparsejax.training.metrics import read_rows
@@ -114,14 +115,15 @@ def test_trunks_that_cannot_serve(trunk, tmp_path):
     recipe = tiny_recipe(trunk, **of_length(8))
     manifest = json.loads((trunk / "long" / "config.json").read_text())
     digests = manifest["data_digest"], manifest["tokenizer_digest"]
-    assert start_from([], recipe, digests, print) is None
-    assert start_from([trunk / "long"], recipe, ("other text", digests[1]), print) is None
+    plan = RowPlan(20, 4, epochs=0, steps=8, filled=())
+    assert start_from([], recipe, plan, digests, print) is None
+    assert start_from([trunk / "long"], recipe, plan, ("other text", digests[1]), print) is None
     other = dataclasses.replace(recipe, run=tiny_run(trunk, **of_length(8, seeds_init=1)))
-    assert start_from([trunk / "long"], other, digests, print) is None
-    assert start_from([tmp_path], recipe, digests, print) is None
+    assert start_from([trunk / "long"], other, plan, digests, print) is None
+    assert start_from([tmp_path], recipe, plan, digests, print) is None
     with pytest.raises(ConfigError, match="holds no run"):
         run = tiny_run(trunk, **of_length(8))
         train(run, trunk / "none", extend=False, console=quiet_console(), trunks=[tmp_path])
     assert not (trunk / "none" / "config.json").exists()
-    state, used = start_from([trunk / "long"], recipe, digests, print)
+    state, used = start_from([trunk / "long"], recipe, plan, digests, print)
     assert (int(state.step), used) == (4, trunk / "long")
