@@ -21,8 +21,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sparsejax.config import ConfigError
-from sparsejax.training.platform import start_platform
 from sparsejax.training import lost_peers
+from sparsejax.training.platform import start_platform
 
 Result = TypeVar("Result")
 
