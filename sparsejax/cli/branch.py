@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from sparsejax.cli.console import plain_console
-from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.flags import FlagParser, whole_numbers
 from sparsejax.cli.streams import display_of
 from sparsejax.files.outputs import Outputs
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     def notice(text: str) -> None:
         console.print(text, soft_wrap=True)
 
-    at = [int(part) for part in flags.at.split(",")] if flags.at else []
+    at = whole_numbers("at", flags.at) if flags.at else ()
     rows = branch_run(run_directory(flags.workdir), steps=flags.steps, at=at, saturated=flags.saturate, notice=notice)
     console.print(branch_table(rows))
     if out is not None:

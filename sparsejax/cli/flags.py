@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from sparsejax.config import ConfigError
+
+# Above any FLOPs of a run; integers have to fit a machine word.
+_TOO_LARGE = 1e40
+_WORD = 2**63
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -25,6 +30,24 @@ class FlagParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
         raise ConfigError(f"{message}; see '{self.prog} --help'")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As ``argparse`` does it; refuses numbers that are none or that no machine word holds, and ``--flag=--``."""
+        for word in args or ():
+            name, _, value = word.partition("=")
+            # argparse would drop the value.
+            if name in self._option_string_actions and value == "--":
+                self.error(f"argument {name}: '--' is no value")
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            number: object = getattr(found, action.dest, None)
+            limit = _WORD if isinstance(number, int) else _TOO_LARGE
+            if isinstance(number, int | float) and not abs(number) < limit:  # of NaN it is not true either
+                shown = f"{number:g}" if isinstance(number, float) else "a number of more than 18 digits"
+                self.error(f"argument {action.option_strings[-1]}: {shown} cannot be used")
+        return found, rest
 
 
 def run_directories(flag: str, text: str) -> list[str]:
@@ -60,3 +83,11 @@ def paths(flag: str, text: str, holds: str = "") -> list[str]:
     if not found or len(places) < len(found):
         raise ConfigError(f"--{flag}={text}: must name different {'run directories' if holds else 'paths'}")
     return found
+
+
+def whole_numbers(flag: str, text: str) -> tuple[int, ...]:
+    """The different numbers of a comma-separated list; raises ``ConfigError`` if one is none."""
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"--{flag}={text}: must be whole numbers, separated by commas") from None

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from sparsejax.cli.config_flag import join_values, load_module, load_run, split_config
-from sparsejax.cli.flags import FlagParser
+from sparsejax.cli.flags import FlagParser, whole_numbers
 from sparsejax.cli.streams import display_of
 from sparsejax.config import ConfigError
 from sparsejax.files.outputs import Outputs
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
             raise ConfigError(f"--config={flags.config}: defines no {name}, so it is no sweep; see configs/ablations/")
     found = points.read_points(module.points())
     chosen = points.select(found, flags.only) if flags.only else found
-    seeds = _numbers(flags.seeds) if flags.seeds else tuple(module.SEEDS)
+    seeds = whole_numbers("seeds", flags.seeds) if flags.seeds else tuple(module.SEEDS)
     plan.check_flags(settings, found)
     # A sweep's own tables are made anew from what its runs hold; a directory of anything else is refused below.
     out = Outputs(overwrite=True).files("workdir", workdir, tables.FILES)
@@ -69,10 +69,3 @@ def main(argv: list[str]) -> int:
     out.write(tables.collect(runs))
     tell(f"tables: {', '.join(str(workdir / name) for name in tables.FILES)}")
     return code
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise ConfigError(f"--seeds={text}: must be whole numbers, separated by commas") from None

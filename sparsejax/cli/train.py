@@ -14,6 +14,8 @@ from sparsejax.config import ConfigError
 
 # Columns of a log file, where there is no terminal to ask.
 LOG_WIDTH = 120
+# Seconds that a thread can wait.
+_LONGEST = 1e9
 
 
 def main(argv: list[str]) -> int:
@@ -24,8 +26,8 @@ def main(argv: list[str]) -> int:
     flags, overrides = parser().parse_known_args(argv)
     undone: list[str] = []
     run = load_run(flags.config, join_values(overrides), undone.append)
-    if flags.watchdog < 0:
-        raise ConfigError(f"--watchdog={flags.watchdog:g}: must be a number of seconds, or 0 for none")
+    if not 0 <= flags.watchdog <= _LONGEST:
+        raise ConfigError(f"--watchdog={flags.watchdog:g}: must be 0, for none, to {_LONGEST:g} seconds")
 
     # Imported after the config was checked, so that a typo is answered before jax has started.
     from sparsejax.interop.dense_checkpoint import open_checkpoint

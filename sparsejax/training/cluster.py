@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 
 # Bytes of an error that one process tells the others.
 _MESSAGE = 1000
+_MOST_SECONDS, _MOST_PROCESSES = 10**6, 2**20
 # Waited before joining is tried again: a metadata server that failed once is usually back by then.
 _RETRY_SECONDS = 5.0
 
@@ -70,8 +71,8 @@ class Launch:
                 f"{', '.join(missing)}: missing; --coordinator, --num_processes, --process_id go together"
             )
         for name, seconds in (("--init_timeout", self.init_timeout), ("--heartbeat_timeout", self.heartbeat_timeout)):
-            if seconds < 1:
-                raise ConfigError(f"{name}={seconds}: must be at least one second")
+            if not 1 <= seconds <= _MOST_SECONDS:
+                raise ConfigError(f"{name}={seconds}: must be 1 to {_MOST_SECONDS} seconds")
         if not missing:
             self._check_explicit()
 
@@ -80,8 +81,8 @@ class Launch:
         if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
             raise ConfigError(f"--coordinator={self.coordinator}: must be HOST:PORT of process 0, as 10.0.0.2:8476")
         assert self.num_processes is not None and self.process_id is not None
-        if self.num_processes < 1:
-            raise ConfigError(f"--num_processes={self.num_processes}: must be at least 1")
+        if not 1 <= self.num_processes <= _MOST_PROCESSES:
+            raise ConfigError(f"--num_processes={self.num_processes}: must be 1 to {_MOST_PROCESSES}")
         if not 0 <= self.process_id < self.num_processes:
             raise ConfigError(
                 f"--process_id={self.process_id}: must be 0 to {self.num_processes - 1}, as --num_processes="
