@@ -3,6 +3,7 @@
 #   VENV     where the environment lives                      make test VENV=/tmp/sparsejax-test
 #   WORKERS  how many processes share the tests               make test WORKERS=8
 #   TESTS    which tests, in pytest's words                   make test TESTS=tests/topology
+#   SEED     of the campaign, MINUTES how long it takes       make campaign SEED=17 MINUTES=5
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 ALONE = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-gpu compile-gpu lint results format lock clean
+.PHONY: help quickstart test test-slow campaign test-gpu compile-gpu lint results format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -45,6 +46,9 @@ test: lint ## the whole gate: environment, lint, types, import rules, tests
 test-slow: $(VENV)/.tests ## the tests that are left out of the gate
 	$(PYTEST) -m 'slow and not tpu' $(TESTS)
 	$(ALONE) -m 'slow and tpu' $(TESTS) || [ $$? -eq 5 ]
+
+campaign: $(VENV)/.tests ## random faults against every command; SEED and MINUTES choose which and how long
+	SPARSEJAX_CAMPAIGN_SEED=$(SEED) SPARSEJAX_CAMPAIGN_MINUTES=$(MINUTES) $(ALONE) -m slow -s tests/campaign
 
 test-gpu: $(VENV)/.tests ## the tests that need a Hopper GPU
 	$(PIP) install --quiet --constraint $(PINS) --editable '.[cuda]'
