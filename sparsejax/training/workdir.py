@@ -23,6 +23,7 @@ from sparsejax.files.durable import replace_file
 from sparsejax.files.folders import hub_model_type, no_run
 from sparsejax.files.json_records import read_record
 from sparsejax.files.places import place_of
+from sparsejax.topology.density_path import decays
 from sparsejax.training.checkpoint_record import (
     DIGESTS,
     FOLDER,
@@ -361,7 +362,13 @@ def _problem_of_length(old: dict[str, Any], run: RunConfig) -> str:
     """Why a run of that length cannot become ``run``, and what can be done; "" if it can grow so."""
     new = {"steps": run.train.steps, "epochs": run.train.epochs}
     if not _shrinks(old, new):
-        return ""
+        # The path spans the run: at the same step the longer run has other blocks.
+        schedule = run.topology.density_schedule
+        return (
+            f"topology.density_schedule={schedule} follows the length; use a new --workdir"
+            if decays(run.topology)
+            else ""
+        )
     if bool(old["steps"]) != bool(new["steps"]):
         return "a run keeps its unit, steps or epochs; give its length in the old one, or use a new --workdir"
     return "a run cannot become shorter; give the old length to continue it, or use a new --workdir"

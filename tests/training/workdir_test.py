@@ -66,6 +66,14 @@ def test_more_steps_need_extend_and_fewer_are_refused(started):
         rundir.check_continues(workdir, shorter, extend=True)
 
 
+def test_a_falling_density_cannot_be_made_longer(tmp_path):
+    run = tiny_run(tmp_path, topology_density_schedule="cubic", topology_grow="none", topology_drop="magnitude")
+    rundir.write_manifest(tmp_path, run, 12, "data", "tokens")
+    rundir.check_continues(tmp_path, run, extend=True)
+    with pytest.raises(ConfigError, match=r"steps: 12 -> 20.*density_schedule=cubic follows the length"):
+        rundir.check_continues(tmp_path, changed(run, "train", steps=20), extend=True)
+
+
 def test_extend_does_not_excuse_other_changes(started):
     workdir, run = started
     other = changed(changed(run, "train", steps=20), "optim", lr=0.5)
