@@ -81,7 +81,7 @@ def _run_lines(limits: Limits, run: Run) -> list[str]:
     ]
     if run.flops < _UNSPENT * limits.flops:
         lines.append(
-            f"  unspent     {1 - run.flops / limits.flops:.0%} of the FLOPs: no run within the limits uses more"
+            f"  spent       {run.flops:.3g} of {limits.flops:.3g} FLOPs: the rest gains nothing within the other limits"
         )
     if limits.system is not None:
         share = model.state_bytes / limits.system.devices / 2**30

@@ -75,7 +75,7 @@ class Record:
 
     def error(self, column: str, problem: str) -> ConfigError:
         """The one line that says where a cell is wrong."""
-        return ConfigError(f"{self.place}, column {column}: {problem}")
+        return ConfigError(f"{self.place}, column {column}: {one_line(problem, 300)}")
 
 
 @dataclasses.dataclass(frozen=True)

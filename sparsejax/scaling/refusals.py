@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sparsejax.config import ConfigError
+from sparsejax.files.text import one_line
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.rows import Table
 from sparsejax.scaling.solver import to_natural
@@ -97,12 +98,12 @@ def _check_columns(law: Law, table: Table, where: str) -> None:
         wrong = np.flatnonzero(~(np.isfinite(table.columns[name]) & (table.columns[name] > 0)))
         if wrong.size:
             raise ConfigError(
-                f"{where} run {table.names[wrong[0]]}: {_NAMES.get(name, name)} ({name}) must be above 0 and finite"
+                f"{where} run {one_line(table.names[wrong[0]])}: {_NAMES.get(name, name)} ({name}) must be above 0 and finite"
             )
     low = np.flatnonzero(~(table.loss > 0))
     if law.residual == "log" and low.size:
         raise ConfigError(
-            f"{where} run {table.names[low[0]]}: loss={table.loss[low[0]]:g} is not above 0, and this law is fitted to "
+            f"{where} run {one_line(table.names[low[0]])}: loss={table.loss[low[0]]:g} is not above 0, and this law is fitted to "
             "its logarithm"
         )
     if np.ptp(table.loss) <= 1e-9 * np.max(np.abs(table.loss)):
