@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ T = TypeVar("T")
 MAX_BYTES = 256 * 2**20
 # ``write_rows`` and ``json_row`` put here what a number was that JSON does not have.
 NOT_FINITE = "not_finite"
+# ``sealed`` puts here the digest of the rest.
+CHECK = "check"
 
 
 def read_record(path: Any, kind: type[T], *, fix: str, max_bytes: int = MAX_BYTES) -> T:
@@ -67,6 +70,27 @@ def _checked(decode: Callable[[], T], name: object, fix: str) -> T:
     except RecursionError:
         problem = "is nested too deep"
     raise ConfigError(f"{one_line(name)}: {one_line(problem)}; {fix}") from None
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a digest of itself under ``check``, by which ``unsealed`` finds one changed bit."""
+    return {**document, CHECK: _digest(document)}
+
+
+def unsealed(document: Mapping[str, Any], *, name: object, fix: str) -> dict[str, Any]:
+    """The object without its digest; one from before there were digests is taken as it is.
+
+    Raises:
+      ConfigError: it is not what was written.
+    """
+    rest = {key: value for key, value in document.items() if key != CHECK}
+    if CHECK in document and document[CHECK] != _digest(rest):
+        raise ConfigError(f"{one_line(name)}: is not what was written, its digest differs; {fix}")
+    return rest
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def json_row(row: Mapping[str, Any], *, indent: int | None = None, named: bool = False) -> str:

@@ -119,8 +119,12 @@ def _ends(known: SavedFit, loss: float, N: float, D: float, U: float, S: float) 
     spread = known.noise * (_NORMAL if known.count else _T11)
     middle, low, high = float(known.law.compared(np.array(loss))), -spread, spread
     if known.count:
-        refits = [loss_at(known, known.sample(k), N, D, U, S) for k in range(min(known.count, REFITS))]
-        ends = np.quantile(known.law.compared(np.array(refits)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - middle
+        with np.errstate(all="ignore"):
+            refits = [loss_at(known, known.sample(k), N, D, U, S) for k in range(min(known.count, REFITS))]
+            compared = known.law.compared(np.array(refits))
+        if np.isnan(compared).any():
+            raise ConfigError(f"--fit: {known.origin}: a refit of law {known.law.name} gives no loss there; fit again")
+        ends = np.quantile(compared, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - middle
         # Errors of the law and of its parameters add as variances.
         low, high = -float(np.hypot(spread, min(ends[0], 0.0))), float(np.hypot(spread, max(ends[1], 0.0)))
     return Ends(*(float(known.law.loss_of(np.array(middle + end))) for end in (low, high)))

@@ -97,15 +97,12 @@ def _check_columns(law: Law, table: Table, where: str) -> None:
             raise ConfigError(f"{where} it reads {_NAMES.get(name, name)} ({name}), which these runs do not state")
         wrong = np.flatnonzero(~(np.isfinite(table.columns[name]) & (table.columns[name] > 0)))
         if wrong.size:
-            raise ConfigError(
-                f"{where} run {one_line(table.names[wrong[0]])}: {_NAMES.get(name, name)} ({name}) must be above 0 and finite"
-            )
+            run = one_line(table.names[wrong[0]])
+            raise ConfigError(f"{where} run {run}: {_NAMES.get(name, name)} ({name}) must be above 0 and finite")
     low = np.flatnonzero(~(table.loss > 0))
     if law.residual == "log" and low.size:
-        raise ConfigError(
-            f"{where} run {one_line(table.names[low[0]])}: loss={table.loss[low[0]]:g} is not above 0, and this law is fitted to "
-            "its logarithm"
-        )
+        run = f"run {one_line(table.names[low[0]])}: loss={table.loss[low[0]]:g}"
+        raise ConfigError(f"{where} {run} is not above 0, and this law is fitted to its logarithm")
     if np.ptp(table.loss) <= 1e-9 * np.max(np.abs(table.loss)):
         raise ConfigError(f"{where} every run has the loss {table.loss[0]:g}: equal losses say nothing of a law")
 

@@ -16,7 +16,7 @@ import msgspec
 
 from sparsejax.config import ConfigError
 from sparsejax.files.durable import replace_file
-from sparsejax.files.json_records import NOT_FINITE, json_row, read_record
+from sparsejax.files.json_records import NOT_FINITE, json_row, read_record, sealed, unsealed
 from sparsejax.files.text import one_line
 
 SCHEMA = 2
@@ -104,18 +104,19 @@ class RunResult:
 
 
 def write(result: RunResult, path: Path) -> None:
-    """Write the row as JSON, whole or not at all; a number that is not finite is null, and ``not_finite`` names it."""
+    """Write the row as JSON with a digest, whole or not at all; what is not finite is null, see ``json_row``."""
     row = json.loads(json_row(dataclasses.asdict(result)))
-    replace_file(path, json.dumps(row, indent=2) + "\n")
+    replace_file(path, json.dumps(sealed(row), indent=2) + "\n")
 
 
 def read(path: Path) -> RunResult:
     """Read one row.
 
     Raises:
-      ConfigError: ``path`` does not hold a complete row of this ``SCHEMA``.
+      ConfigError: ``path`` does not hold a complete row of this ``SCHEMA``, or another one than was written.
     """
-    return typed_row(read_record(path, dict[str, Any], fix=_FIX), one_line(path))
+    row = unsealed(read_record(path, dict[str, Any], fix=_FIX), name=path, fix=_FIX)
+    return typed_row(row, one_line(path))
 
 
 def typed_row(row: dict[str, Any], where: str) -> RunResult:

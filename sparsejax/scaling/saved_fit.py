@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from sparsejax.config import ConfigError
-from sparsejax.files.json_records import read_record
+from sparsejax.files.json_records import read_record, sealed, unsealed
 from sparsejax.files.text import one_line
 from sparsejax.scaling.laws.law import Law
 from sparsejax.scaling.laws.registry import LAWS, law_named
@@ -83,8 +83,8 @@ def published_default() -> SavedFit:
 
 
 def json_text(document: Mapping[str, Any]) -> str:
-    """The content of a ``fit.json``; infinite numbers are written as text."""
-    return json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
+    """The content of a ``fit.json``, with a digest; infinite numbers are written as text."""
+    return json.dumps(sealed(finite(document)), indent=1, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
@@ -119,11 +119,11 @@ def read(path: Path) -> SavedFit:
     """Read a ``fit.json``.
 
     Raises:
-      ConfigError: no such file, not a fit, or one of another version.
+      ConfigError: no such file, not a fit, one of another version, or another than was written.
     """
     fix = "make it again with 'sparsejax fit'"
     where = f"--fit={one_line(path)}"
-    found = read_record(path, dict[str, Any], fix=fix)
+    found = unsealed(read_record(path, dict[str, Any], fix=fix), name=path, fix=fix)
     if found.get("schema") != SCHEMA:
         raise ConfigError(f"{where}: is no fit of schema {SCHEMA}; {fix}")
     try:

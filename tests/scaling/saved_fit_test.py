@@ -58,6 +58,34 @@ def test_what_is_no_fit_is_one_line(tmp_path, values, match):
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+def told(found):
+    """Everything that was read, to the last digit."""
+    if isinstance(found, runs.RunResult):
+        return repr(found)
+    samples = {name: values.tolist() for name, values in found.samples.items()}
+    return repr((found.values, samples, found.noise, found.ranges, found.convention, found.law.residual))
+
+
+def test_one_changed_bit_is_found(tmp_path):
+    rng = np.random.default_rng(0)
+    document = json.loads((GOLDEN / "fit.json").read_text())
+    runs.write(runs.read(GOLDEN / "result.json"), tmp_path / "result.json")
+    (tmp_path / "fit.json").write_text(saved_fit.json_text(document))
+    assert saved_fit.read(tmp_path / "fit.json").values == document["values"]
+    for name, read in (("fit.json", saved_fit.read), ("result.json", runs.read)):
+        path = tmp_path / name
+        content = path.read_bytes()
+        wanted = told(read(path))
+        for place in rng.integers(0, len(content), 150).tolist():
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << int(rng.integers(8))
+            path.write_bytes(flipped)
+            try:
+                assert told(read(path)) == wanted
+            except ConfigError as error:
+                assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"nan"])
 def test_what_is_no_json_is_one_line(tmp_path, data):
     path = tmp_path / "fit.json"
