@@ -23,7 +23,10 @@ def cut(pattern: str) -> tuple[str, list[str]]:
     fixed = next((i for i, name in enumerate(names) if _WILDCARDS & set(name)), len(names))
     if fixed == len(names):
         return pattern, []
-    return "".join(f"{name}/" for name in names[:fixed]), [*filter(None, names[fixed:-1]), names[-1]]
+    patterns = [*filter(None, names[fixed:-1]), names[-1]]
+    # One "**" after another means what one means, and takes ever longer.
+    once = [name for place, name in enumerate(patterns) if patterns[place - 1 : place + 1] != [_FOLDERS, _FOLDERS]]
+    return "".join(f"{name}/" for name in names[:fixed]), once
 
 
 def fits(names: Sequence[str], patterns: Sequence[str]) -> bool:

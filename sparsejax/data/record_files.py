@@ -26,7 +26,7 @@ def read_parquet(path: Path, text_field: str) -> Iterator[str]:
 
     _refuse_compressed(path)
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             if text_field not in schema.names:
                 raise MissingField("the file", schema.names)

@@ -148,8 +148,9 @@ def empty_split(split: str, corpus: SplitCorpus, documents: dict[str, int]) -> C
     if not any(documents.values()):
         return ConfigError(f"{corpus.where}: the corpus has no text; name other files")
     if corpus.validation_source is not None:
-        field = "data.validation_path" if split == VALIDATION else corpus.where
-        return ConfigError(f"{field}: has no text; name other files")
+        if split == VALIDATION:
+            return ConfigError("data.validation_path: has no text; name other files")
+        return ConfigError(f"{corpus.where}: has no text that is not in data.validation_path too; name other files")
     return ConfigError(
         f"data.validation_fraction={corpus.fraction:g}: none of the {sum(documents.values())} documents fell into the "
         f"{split} split; change it, or give data.validation_path"

@@ -153,6 +153,14 @@ def test_equal_texts_validate_only(kind: str, data_config, tmp_path: Path) -> No
         )
 
 
+def test_the_same_text_in_another_file_leaves_nothing(data_config, tmp_path: Path) -> None:
+    content = content_of("jsonl", ["a", "b"])
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(ConfigError, match=r"a: has no text that is not in data.validation_path too; name other files"):
+        open_corpus(data_config(path=f"{tmp_path}/a", validation_path=f"{tmp_path}/a.gz"), [].append)
+
+
 def test_digests_of_equal_texts_are_remembered(data_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "v"):
         (tmp_path / name).write_bytes(content_of("jsonl", [name, "both"]))
