@@ -68,7 +68,7 @@ def file_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a file is told from its changed self by without reading it.
+    """A name of a file that changes when the file does, made without reading it.
 
     Attributes:
       text: changes with the file.
@@ -141,7 +141,7 @@ def _checked(key: str, value: bytes) -> bytes:
 
 
 def open_or_build(entry: Path, read: Callable[[Path], Entry], write: Callable[[Path], None], notice: Notice) -> Entry:
-    """What ``read(entry)`` returns, after ``write(directory)`` has built the entry if it is absent or corrupt.
+    """Read a cache entry with ``read(entry)``, built first by ``write(directory)`` if it is absent or corrupt.
 
     Args:
       entry: the directory the entry lives in.

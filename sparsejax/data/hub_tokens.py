@@ -48,7 +48,7 @@ class _Ids(msgspec.Struct):
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What the files say.
+    """Begin and end of text, as the files name them.
 
     Attributes:
       start_id: begin of text, or ``end_id`` if nothing names one.

@@ -157,7 +157,7 @@ class _Check:
         return sum(shard.tokens for shard in shards) * self._manifest.itemsize
 
     def problem(self, shard: Shard) -> str:
-        """What is wrong with a shard, empty if nothing is; raises ``OSError``."""
+        """Say what is wrong with a shard, empty if nothing is; raises ``OSError``."""
         path = self._root / shard.file
         if not path.is_file():
             return f"{shard.file} is missing in {self._root}"

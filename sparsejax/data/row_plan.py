@@ -1,4 +1,4 @@
-"""Which rows of the stream of epochs each batch of a run takes, by arithmetic alone.
+"""The rows of the stream of epochs that each batch of a run takes, by arithmetic alone.
 
 The stream is epoch after epoch of the R rows of a budget. Batches of B rows are cut from it one after the other, and
 the one at the end of the run is filled up with padding. A run that was trained to such an end and is then made longer
@@ -72,7 +72,7 @@ class RowPlan:
         return self.span(batches - 1)[1] if batches else 0
 
     def common_batches(self, other: RowPlan) -> int:
-        """How many first batches are the same in two plans of one budget and batch size."""
+        """Count the first batches that are the same in two plans of one budget and batch size."""
         same = min(self.steps, other.steps)
         # A batch differs where only one of the plans fills it up, which is the last of a stretch.
         ends = [each.batch - 1 for plan in (self, other) for each in plan._stretches[1:]] + [same - 1]

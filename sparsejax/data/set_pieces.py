@@ -31,7 +31,7 @@ _AGAIN = "run the command again"
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """What a part contributes to one split, cut for N shards.
+    """The piece of one part in one split, cut for N shards.
 
     Attributes:
       text_bytes: bytes of UTF-8 text.
@@ -65,7 +65,7 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class SplitPieces(msgspec.Struct, frozen=True):
-    """What a part contributes to each split, by its name."""
+    """The pieces of one part, by the name of the split."""
 
     train: Piece
     validation: Piece
@@ -75,7 +75,7 @@ class SplitPieces(msgspec.Struct, frozen=True):
 
 
 class PartPieces(Sealed, frozen=True):
-    """What is known of one part.
+    """Facts of one part.
 
     Attributes:
       digest: of the part of the corpus.
@@ -134,7 +134,7 @@ def write_pieces(
 
 
 def read_pieces(directory: StoredDirectory, number: int, shards: Mapping[str, int]) -> PartPieces:
-    """What is known of part ``number``, which has been written for N shards of each split.
+    """Read the facts of part ``number``, which has been written for N shards of each split.
 
     Raises:
       ConfigError: it is damaged.

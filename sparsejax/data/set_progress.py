@@ -1,4 +1,4 @@
-"""What a process that writes a token set says on its way: how far it is, how long the rest takes, what it needs."""
+"""Progress of a process that writes a token set: how far it is, how long the rest takes, what it needs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SetProgress:
             self._say_space(read)
 
     def _say_space(self, read: int) -> None:
-        """How much the whole set takes, and whether that is free."""
+        """Say how much the whole set takes, and whether that is free."""
         size = self._id_bytes * sum(self._part_bytes) / read
         line = f"the set will take about {size / _GB:.3g} GB, and {_COPIES} times that until it is finished"
         if self._local is not None:

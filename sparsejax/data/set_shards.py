@@ -17,7 +17,7 @@ from sparsejax.data.token_set import Count, Sha256, Shard, shard_name
 
 
 class _Description(Sealed, frozen=True):
-    """What stands beside a shard: the fields of ``Shard``."""
+    """The record beside a shard: the fields of ``Shard``."""
 
     file: str
     tokens: Count
@@ -51,7 +51,7 @@ def write_shard(
 
 
 def read_shard(directory: StoredDirectory, name: str) -> Shard:
-    """What is known of a shard that has been written; raises ``ConfigError`` if that is damaged."""
+    """Read the description of a shard that has been written; raises ``ConfigError`` if it is damaged."""
     description = _description(name)
     where = f"{directory.location}/{description}"
     fix = "delete it and run the command again"
@@ -71,7 +71,7 @@ def whole_shards(directory: StoredDirectory, names: Sequence[str], itemsize: int
 
 
 class ShardContent(NamedTuple):
-    """What the ids of a shard are.
+    """Facts of the ids of a shard.
 
     Attributes:
       sha256: of the file.

@@ -26,7 +26,7 @@ _COPY_TOKENS = 2**22
 
 
 class Shuffled(NamedTuple):
-    """What was written, D documents.
+    """Facts of what was written, D documents.
 
     Attributes:
       tokens: number of ids.
@@ -66,7 +66,7 @@ class ShuffledDocuments:
 
     @property
     def documents(self) -> int:
-        """How many were collected."""
+        """Number of documents collected."""
         return len(self._lengths)
 
     def start_part(self, part: int) -> None:

@@ -58,7 +58,7 @@ class SplitCorpus:
 
     @property
     def division(self) -> str:
-        """How documents come to validate: ``source``, or ``fraction`` and its value."""
+        """Rule by which documents validate: ``source``, or ``fraction`` and its value."""
         return f"fraction {self.fraction!r}" if self.validation_source is None else "source"
 
     def part_documents(self, part: Part) -> Iterator[tuple[str, Document]]:

@@ -35,7 +35,7 @@ _HASHED_BYTES = 2**30
 
 
 class TokenMeta(msgspec.Struct, frozen=True):
-    """What is known of one token file.
+    """Facts of one token file.
 
     Attributes:
       tokens: number of ids, one end id per document included.

@@ -82,7 +82,7 @@ class Splits(msgspec.Struct, frozen=True):
 
 
 class Manifest(Sealed, frozen=True):
-    """What a finished set says of itself.
+    """The manifest of a finished set.
 
     Attributes:
       format: ``FORMAT``.

@@ -39,7 +39,7 @@ _MOST_SHARDS = 99_999
 
 
 class Outcome(Enum):
-    """How one process ended: the set is finished, its share is done, or pieces of other processes are missing."""
+    """End of one process: the set is finished, its share is done, or pieces of other processes are missing."""
 
     FINISHED = "finished"
     SHARE_DONE = "share done"

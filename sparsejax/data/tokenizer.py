@@ -1,4 +1,4 @@
-"""What a tokenizer is, and how one is opened from a file or from the directory of a run."""
+"""Tokenizers: their protocol, and opening one from a file or from the directory of a run."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _with_added(definition: bytes, tokens: Mapping[str, int]) -> bytes:
 
 
 def _decodes_letters(definition: Mapping[str, Any]) -> bool:
-    """Whether a piece is written in letters that each stand for one byte."""
+    """Tell whether a piece is written in letters that each stand for one byte."""
     decoder = definition.get("decoder") or {}
     steps = decoder.get("decoders") or [decoder]
     return any(step.get("type") == "ByteLevel" for step in steps)

@@ -20,7 +20,7 @@ _Id = Annotated[int, msgspec.Meta(ge=0, lt=MAX_VOCABULARY)]
 
 
 class TokenizerMeta(msgspec.Struct, frozen=True):
-    """What a tokenizer's own file does not say.
+    """The facts that a tokenizer's own file does not hold.
 
     Attributes:
       kind: names the class that opens it.

@@ -79,7 +79,7 @@ def tokenizer_files(tokenizer: Tokenizer, longest: int, notice: Notice) -> dict[
 
 
 def _saved(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """What the tokenizer itself writes."""
+    """Files that the tokenizer itself writes, by name."""
     with tempfile.TemporaryDirectory() as directory:
         tokenizer.save(Path(directory))
         return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
