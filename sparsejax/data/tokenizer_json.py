@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from sparsejax.config import ConfigError
 from sparsejax.data.hub_tokens import special_tokens
 from sparsejax.data.tokenizer_meta import MAX_VOCABULARY, TokenizerMeta
 from sparsejax.files.durable import replace_file
@@ -50,7 +53,7 @@ class JsonTokenizer:
         Raises:
           ValueError: the file is something else or no end-of-text token is found.
         """
-        definition = path.read_bytes()
+        definition = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         special = special_tokens(path.parent, _backend(definition).get_vocab())
         if special.added:
             definition = _with_added(definition, special.added)
@@ -58,12 +61,14 @@ class JsonTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of the text, without the special tokens a template would add."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with _refusing(ConfigError, "tokenizer.json: cannot encode this text, name another tokenizer"):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text and the end id, on all cores."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _refusing(ConfigError, "tokenizer.json: cannot encode this text, name another tokenizer"):
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [[*encoding.ids, self.end_id] for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -103,17 +108,24 @@ def _backend(definition: bytes) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     import tokenizers
 
-    try:
+    with _refusing(ValueError, "not a tokenizer.json"):
         found = tokenizers.Tokenizer.from_buffer(definition)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        # The library raises plain Exception, and where its native code panics an error that is not even that.
-        raise ValueError(f"not a tokenizer.json ({one_line(error)})") from error
     found.encode_special_tokens = True
     found.no_truncation()
     found.no_padding()
     return found
+
+
+@contextlib.contextmanager
+def _refusing(kind: type[ValueError], problem: str) -> Iterator[None]:
+    """Raise any error of the library as one of another kind."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # The library raises plain Exception, and where its native code panics an error that is not even that.
+        raise kind(f"{problem} ({one_line(error)})") from error
 
 
 def _with_added(definition: bytes, tokens: Mapping[str, int]) -> bytes:

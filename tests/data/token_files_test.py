@@ -125,6 +125,16 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_an_entry_of_before_it_had_a_digest_of_itself_is_taken(data_config, tmp_path: Path) -> None:
+    said: list[str] = []
+    before = built(data_config(), tmp_path, said)
+    (meta,) = (tmp_path / "tokens").rglob("meta.json")
+    fields = json.loads(meta.read_text())
+    del fields["check"]
+    meta.write_text(json.dumps(fields))
+    assert built(data_config(), tmp_path, said)[TRAIN].meta == before[TRAIN].meta and len(said) == 1
+
+
 DAMAGE = {
     "one bit": ("train.bin", _flip, "the checksum of train.bin differs"),
     "cut short": ("validation.bin", lambda path: os.truncate(path, path.stat().st_size - 1), "bytes instead of"),

@@ -97,6 +97,21 @@ def test_files_that_are_no_tokenizer(kind: str, message: str, tmp_path: Path) ->
     assert "\n" not in str(error.value)
 
 
+def test_text_that_a_tokenizer_cannot_encode_is_one_line(tmp_path: Path) -> None:
+    import tokenizers
+    from tokenizers import models, pre_tokenizers
+
+    words = tokenizers.Tokenizer(models.WordLevel({"a": 0, "</s>": 1}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    # As some editors save it.
+    (tmp_path / "tokenizer.json").write_bytes(b"\xef\xbb\xbf" + words.to_str().encode())
+    found = hub_tokenizer(tmp_path)
+    assert found.encode_documents(["a a"]) == [[0, 0, 1]]
+    for encodes in (lambda: found.encode("a b"), lambda: found.encode_documents(["a", "b"])):
+        with pytest.raises(ConfigError, match=r"^tokenizer.json: cannot encode this text, name another tok[^\n]+$"):
+            encodes()
+
+
 def test_directories_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer_meta.json: there is no such file; restore"):
         load_tokenizer(tmp_path / "absent")
