@@ -20,7 +20,7 @@ BAD_INPUT, DOES_NOT_FIT, IO_FAILED = 2, 3, 74
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # TensorStore, which writes checkpoints, raises ValueError for what the system refused.
-_OF_SYSTEM = re.compile(r"\[OS error \d+")
+_OF_SYSTEM = re.compile(r"\[OS error \d+|\[os_error_code='\d+'\]")
 
 
 def known_failure(error: BaseException) -> tuple[int, str] | None:

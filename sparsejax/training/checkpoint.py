@@ -44,6 +44,8 @@ AbstractAt = Callable[[int], TrainState]
 _PATTERN = frozenset("*?[]\\")
 # Behind the name of a checkpoint that is being removed.
 _GOING = ".removed"
+# Behind the name that Orbax gives one that is being saved.
+_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class CheckpointError(ConfigError):
@@ -294,10 +296,10 @@ class Checkpoints:
             folder.rmtree()
 
     def _remove_left_overs(self) -> None:
-        """Remove what a process that was killed began to remove; Orbax does so with what it began to write."""
+        """Remove what a process that was killed had begun to save or to remove."""
         if self._cluster.writes and isinstance(self._directory, Path):
             for entry in self._directory.iterdir():
-                if entry.name.endswith(_GOING):
+                if entry.is_dir() and entry.name.endswith((_GOING, _UNFINISHED)):
                     shutil.rmtree(entry)
 
 
