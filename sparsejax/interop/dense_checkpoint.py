@@ -65,7 +65,7 @@ def open_checkpoint(name: str, notice: Notice) -> OpenedCheckpoint:
     Raises:
       ConfigError: it is none of them, or is broken; or it is a run, and several processes would each read it.
     """
-    source = run_directory(name)
+    source = run_directory(name, "config.init.from")
     if is_run(source):
         if jax.process_count() > 1:
             raise ConfigError(
@@ -89,7 +89,7 @@ def model_settings(name: str) -> dict[str, Any]:
     Raises:
       ConfigError: it is no checkpoint.
     """
-    source = run_directory(name)
+    source = run_directory(name, "config.init.from")
     if is_run(source):
         manifest = read_manifest(source)
         assert manifest is not None, "it is a run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -156,7 +157,8 @@ def _training(workdir: RunDirectory, trained: TrainedRun, step: int) -> dict[str
             "unique": result.unique_tokens if result else run.data.unique_tokens or None,
             "epochs": result.epochs if result else train[-1]["epoch"] if train else None,
         },
-        "losses": losses,
+        # As in result.json: a loss that is not a number is none.
+        "losses": {name: value if value is None or math.isfinite(value) else None for name, value in losses.items()},
         "training_flops": {
             "executed": result.executed_flops if result else None,
             "theoretical": result.theoretical_flops if result else None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from sparsejax.training.workdir import RunDirectory
 Row = dict[str, Any]
 
 _CHECK = ', "check": "'
+# How a line with a check value ends; one that ends so under another key is damaged there.
+_END = re.compile(r': "[0-9a-f]{8}"}$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +91,7 @@ def _row_of(line: str, checked: bool) -> Row | None:
     """The row of a line, None if it is damaged; behind a row with a check value (``checked``) all have one."""
     head, mark, _ = line.rpartition(_CHECK)
     text = f"{head}}}" if mark else line
-    if (checked and not mark) or (mark and line != _with_check(text)):
+    if line != _with_check(text) if mark else checked or _END.search(line):
         return None
     try:
         row = json.loads(text)
