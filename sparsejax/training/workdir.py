@@ -130,7 +130,8 @@ def read_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
     if manifest["schema"] != SCHEMA:
         raise ConfigError(f"{path}: was not written by this version of sparsejax; use a new --workdir")
     _fill_in(manifest["config"])
-    if manifest["check"] and manifest["check"] != _check_of(manifest):
+    # As it was written: another version may have other keys.
+    if manifest["check"] and manifest["check"] != _check_of(read_record(path, dict[str, Any], fix=_FIX)):
         raise ConfigError(f"{path}: is not what was written: a value was changed{_changes(workdir, manifest)}; {_FIX}")
     return manifest
 
@@ -316,7 +317,7 @@ def _differences(record: Record, manifest: dict[str, Any]) -> list[str]:
     if length and "train" in config and not _shrinks(config["train"], manifest["config"]["train"]):
         lines = [line for line in lines if line not in length]
     elif record.steps:
-        facts.append("steps")
+        facts += ["steps", "filled_epochs"]
     return lines + [
         f"{name}: {getattr(record, name)} -> {manifest[name]}"
         for name in facts

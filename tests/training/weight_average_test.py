@@ -109,7 +109,7 @@ def test_a_run_without_it_has_none_and_is_the_same_in_everything_else(finished):
         restore_run(old, print, weights="ema")
     # As a run directory from before there was such a setting.
     manifest = json.loads((old / "config.json").read_text())
-    del manifest["config"]["optim"]["ema_decay"]
+    del manifest["config"]["optim"]["ema_decay"], manifest["check"]
     (old / "config.json").write_text(json.dumps(manifest))
     assert restore_run(old, print).run == run
 
