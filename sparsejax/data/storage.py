@@ -40,6 +40,8 @@ _GCS_RETRY_SECONDS = 60
 # Where the errors of Google's library turn from what happened to the name-value pairs of its own history.
 _GCS_DETAILS = " error_info="
 _PARTIAL = ".partial-"
+# In ns, later than now.
+_NEVER = 2**63
 
 
 def is_uri(text: str) -> bool:
@@ -146,7 +148,9 @@ def _stamp(uri: str, info: Any, filesystem: Any) -> Stamp:
     if isinstance(filesystem, PyFileSystem):
         # Arrow knows no times of these; ``fsspec`` has a key of all properties, among them digests or versions.
         return Stamp(f"{uri} {filesystem.handler.fs.ukey(info.path)}", 0)
-    return Stamp(f"{uri} {info.size} {info.mtime_ns}", info.mtime_ns)
+    # A store that tells no times gives nothing to remember a file by.
+    changed = _NEVER if info.mtime_ns is None else info.mtime_ns
+    return Stamp(f"{uri} {info.size} {changed}", changed)
 
 
 class StoredDirectory:

@@ -15,8 +15,10 @@ from sparsejax.data import shuffled_documents
 from sparsejax.data.cache import FileDigests, file_sha256
 from sparsejax.data.document import address, order_key
 from sparsejax.data.splits import SPLITS, TRAIN, VALIDATION, split_corpus
+from sparsejax.data.storage import StoredDirectory
 from sparsejax.data.token_files import TokenFile, open_token_files
 from sparsejax.data.tokenizer import ByteTokenizer, Tokenizer
+from tests.data.conftest import new_bucket
 
 
 class WideTokenizer(ByteTokenizer):
@@ -228,3 +230,14 @@ def test_a_corpus_without_text_is_an_error(data_config, tmp_path: Path) -> None:
 def test_splits_are_named_as_the_files_are(data_config, tmp_path: Path) -> None:
     files = built(data_config(), tmp_path, [])
     assert [files[split].split for split in (TRAIN, VALIDATION)] == ["train", "validation"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_changed_text_of_equal_size_in_a_bucket_is_tokenised_anew(
+    data_config, text_corpus: Path, tmp_path: Path
+) -> None:
+    bucket = StoredDirectory(new_bucket())
+    for old, new in (("weights", "weights"), ("weights", "WEIGHTS"), ("weights", "weights")):
+        bucket.write("corpus.jsonl", text_corpus.read_bytes().replace(old.encode(), new.encode()))
+        found = documents_of(built(data_config(path=f"{bucket.location}/corpus.jsonl"), tmp_path, [])[TRAIN])
+        assert any(new in text for text in found)
