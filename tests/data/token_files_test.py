@@ -233,9 +233,7 @@ def test_splits_are_named_as_the_files_are(data_config, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_changed_text_of_equal_size_in_a_bucket_is_tokenised_anew(
-    data_config, text_corpus: Path, tmp_path: Path
-) -> None:
+def test_changed_text_of_equal_size_in_a_bucket(data_config, text_corpus: Path, tmp_path: Path) -> None:
     bucket = StoredDirectory(new_bucket())
     for old, new in (("weights", "weights"), ("weights", "WEIGHTS"), ("weights", "weights")):
         bucket.write("corpus.jsonl", text_corpus.read_bytes().replace(old.encode(), new.encode()))
