@@ -29,6 +29,7 @@ from sparsejax.files.text import one_line
 PARALLEL_READS = 16
 
 _SCHEME = "://"
+_URI = r"[A-Za-z][A-Za-z0-9+.-]*://"
 _FILE = "file"
 _FSSPEC = "fsspec+"
 # What a bucket may be called: anything else is refused before a client waits for an answer. An account may precede it.
@@ -46,7 +47,7 @@ _NEVER = 2**63
 
 def is_uri(text: str) -> bool:
     """Whether a path setting names something that is not on this machine; ``file://`` is."""
-    return _SCHEME in text and not text.startswith(f"{_FILE}{_SCHEME}")
+    return re.match(_URI, text) is not None and not text.startswith(f"{_FILE}{_SCHEME}")
 
 
 def local_path(text: str) -> str:

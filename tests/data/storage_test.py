@@ -20,6 +20,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_what_a_uri_is() -> None:
     assert is_uri("gs://bucket/c4") and is_uri("hf://datasets/allenai/c4/en/*.json.gz")
+    assert not is_uri("/data/a://b") and not is_uri("://b") and not is_uri("file:///data/c4")
     assert not is_uri("/data/c4") and not is_uri("c4:en@train") and not is_uri("a:b/c")
 
 
