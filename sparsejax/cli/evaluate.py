@@ -34,14 +34,15 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.workdir import run_directory
 
     names = run_directories("workdir", flags.workdir)
-    out = None if flags.out is None else Outputs(flags.overwrite, names).files("out", flags.out, FILES)
+    texts = named_texts(flags.text)
+    read = [*names, *(part.strip() for _, path in texts for part in path.split(",")), flags.fit or ""]
+    out = None if flags.out is None else Outputs(flags.overwrite, read).files("out", flags.out, FILES)
     # What a file keeps is made even if nobody can see it.
     console = plain_console(None if out is None else display_of(sys.stdout))
 
     def notice(text: str) -> None:
         console.print(text, soft_wrap=True)
 
-    texts = named_texts(flags.text)
     settings = Settings(texts, flags.text_field, flags.validation, flags.tokens, flags.context, flags.weights)
     workdirs = [run_directory(name) for name in names]
     known = None if flags.fit is None else _Known.read(flags.fit, workdirs)

@@ -147,7 +147,7 @@ class Outputs:
           inputs: files and folders that the command reads; none of them is replaced.
         """
         self._overwrite = overwrite
-        self._inputs = [identity_of(place_of("input", one)) for one in inputs if str(one)]
+        self._inputs = [identity_of(place) for place in map(_place_read, inputs) if place is not None]
         self._taken: list[str] = []
 
     def file(self, flag: str, text: object) -> OutputFile:
@@ -227,6 +227,14 @@ class Outputs:
 
 def _refusal(flag: str, text: object, problem: str) -> ConfigError:
     return ConfigError(f"--{flag}={one_line(text)}: {problem}")
+
+
+def _place_read(name: object) -> Place | None:
+    """The place of an input; None if it is none, which is for the reader to refuse."""
+    try:
+        return place_of("input", name)
+    except ConfigError:
+        return None
 
 
 def _is_part(folder: str, path: str) -> bool:

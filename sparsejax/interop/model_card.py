@@ -6,6 +6,7 @@ import pprint
 from collections.abc import Mapping
 from typing import Any
 
+from sparsejax.files.text import one_line, printable
 from sparsejax.interop.exported_model import TRAIN_CONFIG, ExportedModel
 
 _TAGS = ("sparsejax", "sparse", "block-sparse", "llama")
@@ -58,7 +59,7 @@ def _summary(facts: Mapping[str, Any], dtype: str) -> str:
     )
     made = f" It is a mean of runs: {_shares(facts['average_of'])}." if facts["average_of"] else ""
     return (
-        f"# {facts['name']}\n\n{kind}{made} {count['active']:,} of {count['total']:,} parameters are active "
+        f"# {one_line(facts['name'])}\n\n{kind}{made} {count['active']:,} of {count['total']:,} parameters are active "
         f"({count['active_non_embedding']:,} active without embedding and head). Tensors are {dtype}."
     )
 
@@ -113,7 +114,7 @@ def _training(facts: Mapping[str, Any]) -> str:
     rows = [
         ("step", f"{facts['step']:,} of {facts['steps']:,} ({state})"),
         ("started from", config["init"]["from"] or "a random draw"),
-        ("text", f"source `{data['source']}` {data['path']}".rstrip()),
+        ("text", f"source `{data['source']}` {printable(data['path'])}".rstrip()),
         ("digest of the tokens", f"`{data['digest']}`"),
         ("tokenizer", f"{data['tokenizer']}, digest `{data['tokenizer_digest']}`"),
         ("tokens seen" + (" by each run" if facts["average_of"] else ""), f"{tokens['seen']:,}"),

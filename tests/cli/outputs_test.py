@@ -1,11 +1,16 @@
 """Every flag that names an output, in every command: tried first, never replaced without ``--overwrite``."""
 
+import errno
+import io
+import json
 from pathlib import Path
 
 import pytest
 
+from sparsejax.cli.console import plain_console
 from sparsejax.cli.main import main
 from tests.files.outputs_test import snapshot
+from tests.interop.hub import write_hub
 
 # Command, its output flag, what is written there (a file, files in a folder, a whole folder), its other flags.
 WRITERS = [
@@ -69,3 +74,39 @@ def test_the_tables_of_a_sweep_are_tried_before_it_runs(room, capsys, workdir):
     (room / "place" / "summary.csv").mkdir(parents=True)
     config = Path(__file__).resolve().parents[2] / "configs/ablations/density.py"
     assert "--workdir=" in error_of(capsys, "sweep", "--workdir", workdir, [f"--config={config}"])
+
+
+class Full(io.StringIO):
+    """A standard output on a full disk."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__()
+        self._file = place.open("w")
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
+def test_a_file_is_written_though_nothing_can_be_printed(room, monkeypatch):
+    write_hub(room / "model")
+    monkeypatch.setattr("sys.stdout", Full(room / "stdout"))
+    flags = ["generate", f"--workdir={room / 'model'}", "--tokens=0", "--prompt=\u00fcn\u00ef"]
+    assert main([*flags, f"--out={room / 'texts.jsonl'}"]) == 0
+    assert json.loads((room / "texts.jsonl").read_text())["prompt"] == "\u00fcn\u00ef"
+    # Without a file the output is all there is.
+    assert main(flags) == 74
+
+
+def test_names_are_printed_as_they_are(capsys):
+    plain_console().print("runs/[b]a[/x] :smile: [1]", soft_wrap=True)
+    assert capsys.readouterr().out == "runs/[b]a[/x] :smile: [1]\n"
+
+
+def test_texts_and_fits_are_inputs_too(room, capsys):
+    (room / "notes").mkdir()
+    (room / "notes" / "report.md").write_text("a text")
+    flags = ["--workdir=absent", "--text=notes=notes/report.md", "--overwrite"]
+    assert "is an input" in error_of(capsys, "evaluate", "--out", "notes", flags)

@@ -39,6 +39,52 @@ def test_the_evaluator_gets_what_the_requests_give(model):
     assert found["packages"]["lm_eval"] in results_text(found, {"workdir": "runs/a"})
 
 
+CHOICE = """
+task: mine
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: tests/interop/lm_eval_tasks/questions.jsonl
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list:
+  - metric: acc
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("questions.jsonl", "absent.jsonl", "FileNotFoundError"),
+        ("{{question}}", "{{quest.ion}}", "UndefinedError"),
+        ("output_type: multiple_choice", "output_type: generate_until\ngeneration_kwargs: {top_p: 0}", "top_p=0: must"),
+        (
+            "output_type: multiple_choice",
+            "output_type: generate_until\ngeneration_kwargs: {beams: 4}",
+            "not understood",
+        ),
+    ],
+)
+def test_tasks_that_fail_are_one_line_before_the_model_is_asked(model, tmp_path, monkeypatch, old, new, said):
+    (tmp_path / "mine.yaml").write_text(CHOICE.replace(old, new))
+    monkeypatch.setattr("sparsejax.interop.harness_requests.score", pytest.fail)
+    with pytest.raises(ConfigError, match=said) as caught:
+        run_tasks(model, Tasks(("mine",), str(tmp_path), 0, None))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_model_raises_is_not_told_of_the_task(model, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("a fault of the program")
+
+    monkeypatch.setattr("sparsejax.interop.harness_requests.score", broken)
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        run_tasks(model, Tasks(("tiny_choice",), FOLDER, 0, None))
+
+
 def test_an_unknown_task_is_one_line(model):
     with pytest.raises(ConfigError, match="--tasks=absent: no task absent; --include-path adds your own"):
         run_tasks(model, Tasks(("absent",), FOLDER, 0, None))

@@ -1,5 +1,6 @@
 """Sums by document: worked examples with a model whose losses are known, and paired differences."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -87,6 +88,21 @@ def test_other_tokenizers_are_compared_by_bytes_on_documents_both_saw_whole():
     found = paired("a", one, "b", two, same_tokenizer=False)
     assert found.unit == "bits/byte" and found.difference.documents == 2
     assert found.difference.value == pytest.approx((3.0 - 2.5) / math.log(2) / 6)
+
+
+def test_losses_that_are_not_numbers_stay_what_they_are():
+    def broken(target_BL):
+        found = step(target_BL)
+        return TokenLosses(found.nll * np.nan, found.confidence * np.nan, found.correct)
+
+    one, two = measured(), measured(model=broken)
+    assert math.isnan(two.perplexity) and math.isnan(two.calibration.error)
+    assert two.calibration.tokens[0] == two.tokens.sum()
+    assert math.isnan(paired("a", one, "b", two, same_tokenizer=True).better)
+    assert (
+        measured(model=lambda target_BL: dataclasses.replace(step(target_BL), nll=800.0 + 0 * target_BL)).perplexity
+        == math.inf
+    )
 
 
 def test_other_documents_are_not_compared():

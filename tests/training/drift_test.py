@@ -49,6 +49,7 @@ def test_rank_of_an_outer_product_is_one():
     assert rank_share(outer_KN[None]) == pytest.approx(1 / 4)
     assert rank_share(np.stack([outer_KN, full_KN])) == pytest.approx((1 + 4) / 2 / 4)
     assert rank_share(np.zeros((1, 4, 5), np.float32)) == 0.0
+    assert np.isnan(rank_share(np.full((1, 4, 5), np.nan, np.float32)))
 
 
 @pytest.fixture(scope="module")
