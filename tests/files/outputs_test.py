@@ -103,6 +103,27 @@ def test_folders_of_others_are_not_replaced_and_a_failure_leaves_the_old(room):
     assert (room / "folder" / "mine.txt").read_text() == "precious"
 
 
+def test_files_of_a_report_appear_together_and_none_of_an_older_one_stays(room, monkeypatch):
+    names = ("fit.json", "report.md")
+    Outputs(False).files("out", "folder", names).write({"fit.json": "1", "report.md": "2"})
+    before = snapshot(room)
+    written = []
+
+    def full(path, content):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        path.write_text(content)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr("sparsejax.files.outputs.replace_file", full)
+        Outputs(True).files("out", "folder", names).write({"fit.json": "3", "report.md": "4"})
+    assert snapshot(room) == before
+    Outputs(True).files("out", "folder", names).write({"fit.json": "5"})
+    assert snapshot(room)["folder/fit.json"] == b"5" and "folder/report.md" not in snapshot(room)
+    assert (room / "folder" / "mine.txt").read_text() == "precious"
+
+
 def test_an_empty_folder_is_filled_and_keeps_its_place(room):
     (room / "mount").mkdir()
     inode = (room / "mount").stat().st_ino
