@@ -89,6 +89,12 @@ def unsealed(document: Mapping[str, Any], *, name: object, fix: str) -> dict[str
     return rest
 
 
+def read_sealed(path: Any, kind: type[T], *, fix: str) -> T:
+    """Read what ``sealed`` wrote into ``kind``; raises as ``read_record`` and ``unsealed``."""
+    found = unsealed(read_record(path, dict[str, Any], fix=fix), name=path, fix=fix)
+    return decode_record(json.dumps(found).encode(), kind, name=path, fix=fix)
+
+
 def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 

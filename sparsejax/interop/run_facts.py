@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from sparsejax import __version__
-from sparsejax.files.json_records import read_record
+from sparsejax.files.json_records import read_sealed
 from sparsejax.interop.exported_model import FACTS_SCHEMA
 from sparsejax.interop.llama_tensors import LINEARS, layer_tensor
 from sparsejax.models.accounting import WeightCount, dense_weights, parameters, theoretical_flops
@@ -170,4 +170,4 @@ def _training(workdir: RunDirectory, trained: TrainedRun, step: int) -> dict[str
 
 
 def _read(path: RunDirectory, kind: type[_Record]) -> _Record | None:
-    return read_record(path, kind, fix="restore it from a copy") if path.exists() else None
+    return read_sealed(path, kind, fix="restore it from a copy") if path.exists() else None

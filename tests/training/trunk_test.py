@@ -62,7 +62,7 @@ def test_a_branch_is_the_run_it_would_have_been(trunk):
     states = [final_state(recipe, trunk / name) for name in ("straight", "branch")]
     assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, states), strict=True))
     straight, branch = (json.loads((trunk / name / "result.json").read_text()) for name in ("straight", "branch"))
-    assert {key for key in straight if straight[key] != branch[key]} == {"name", "seconds", "git_commits"}
+    assert {key for key in straight if straight[key] != branch[key]} == {"name", "seconds", "git_commits", "check"}
     assert set(branch["git_commits"].split(",")) - set(straight["git_commits"].split(",")) == {"of-the-trunk"}
     losses = [
         [(row["step"], row["loss"]) for row in read_rows(trunk / name / "metrics.jsonl") if row["kind"] == "train"]
