@@ -27,8 +27,8 @@ def problems(run: RunConfig) -> Iterator[str]:
     yield from _outer(run)
 
 
-# Tokens of one batch: 4 GiB of ids.
-_MAX_BATCH_TOKENS = 2**30
+# Tokens of one batch: 1 GiB of ids.
+_MAX_BATCH_TOKENS = 2**28
 
 
 def _divisors(number: int) -> list[int]:

@@ -47,7 +47,12 @@ def cache_root(cache_dir: str) -> Path:
     """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     default = os.environ.get("SPARSEJAX_CACHE") or os.path.join(base, "sparsejax")
-    root = Path(cache_dir or default).expanduser().absolute()
+    try:
+        root = Path(cache_dir or default).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(
+            f"data.cache_dir={cache_dir or default}: there is no such home directory; name another one"
+        ) from None
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

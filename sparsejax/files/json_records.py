@@ -43,10 +43,12 @@ def read_record(path: Any, kind: type[T], *, fix: str, max_bytes: int = MAX_BYTE
     path = epath.Path(path)
     if not path.exists() or path.is_dir():
         raise ConfigError(f"{one_line(path)}: there is no such file; {fix}")
-    size = path.stat().length
-    if size > max_bytes:
-        raise ConfigError(f"{one_line(path)}: holds {size:,} bytes, more than {max_bytes:,}; {fix}")
-    return decode_record(path.read_bytes(), kind, name=path, fix=fix)
+    # Not by its stat: etils looks up the owner of a file by name, whom this machine may not know.
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ConfigError(f"{one_line(path)}: holds more than {max_bytes:,} bytes; {fix}")
+    return decode_record(data, kind, name=path, fix=fix)
 
 
 def decode_record(data: bytes, kind: type[T], *, name: object, fix: str) -> T:

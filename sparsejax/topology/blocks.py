@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.config import ConfigError
+
 Balance = Literal["none", "column"]
 ShardAxis = Literal["rows", "columns"]
 
@@ -60,7 +62,10 @@ class BlockGrid:
         if cut % self.shards:
             raise ValueError(f"shards={self.shards}: does not divide the {cut} block {self.shard_axis}")
         if self.shape[0] * self.shape[1] >= 2**31:
-            raise ValueError(f"shape={self.shape}: more than 2**31 elements, too many for int32 indices")
+            raise ConfigError(
+                f"shape={self.shape}: more than 2**31 elements, too many for int32 indices; lower model.hidden, "
+                "model.mlp or model.heads"
+            )
 
     @property
     def rows(self) -> int:

@@ -24,6 +24,7 @@ from sparsejax.training.elastic import restore_newest
 from sparsejax.training.idle_settings import facts_of
 from sparsejax.training.interrupts import Interrupts
 from sparsejax.training.io_failures import told_with_last_checkpoint
+from sparsejax.training.memory import check_fits
 from sparsejax.training.mesh import make_mesh, settle_mesh
 from sparsejax.training.metrics import RunLog, SilentLog
 from sparsejax.training.programs import init_state
@@ -182,6 +183,7 @@ def _prepare(
         target=target_of(devices[0]),
         mesh=mesh,
     )
+    check_fits(recipe)
     _say_what_does_nothing(recipe, batches, rundir.read_manifest(workdir) is None, notice)
     return _Prepared(recipe, corpus, batches, open_start(recipe, corpus, workdir, opens, notice))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
 
+from sparsejax.config import ConfigError
 from sparsejax.models.accounting import StateBytes
 from sparsejax.optim.galore import projections
 from sparsejax.optim.sparse_adam import sparse_adam_state
@@ -14,6 +16,33 @@ from sparsejax.training.distill import abstract_teacher
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import make_gradient
+
+
+def check_fits(recipe: Recipe) -> None:
+    """Refuse a run whose state alone, cut over all devices, is larger than their memory; nothing is allocated.
+
+    A bound from below: gradients and activations come on top, which ``sparsejax check`` counts.
+
+    Raises:
+      ConfigError: it cannot fit.
+    """
+    needed = nbytes(recipe.abstract) / jax.process_count()
+    there = _memory_of_this_process()
+    if there is not None and needed > there:
+        run = recipe.run
+        raise ConfigError(
+            f"model.hidden={run.model.hidden}, model.mlp={run.model.mlp}, model.layers={run.model.layers}: weights and "
+            f"moments take {needed / 2**30:,.0f} GiB, and there are {there / 2**30:,.0f}; train a smaller model, or on "
+            "more devices"
+        )
+
+
+def _memory_of_this_process() -> int | None:
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    return None if None in limits else sum(limits)
 
 
 def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
