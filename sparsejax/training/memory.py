@@ -41,8 +41,10 @@ def _memory_of_this_process() -> int | None:
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
-    return None if None in limits else sum(limits)
+    limits = [
+        stats["bytes_limit"] for stats in (each.memory_stats() or {} for each in devices) if "bytes_limit" in stats
+    ]
+    return sum(limits) if len(limits) == len(devices) else None
 
 
 def measure(recipe: Recipe, state: TrainState) -> tuple[StateBytes, StateBytes]:
