@@ -166,7 +166,9 @@ def test_bits_that_flip(kind: str, tmp_path: Path) -> None:
         for _ in range(draw.choice((1, 1, 4))):
             content[draw.choice([place for place in range(len(content)) if content[place]])] ^= 1 << draw.randrange(8)
         (tmp_path / "rows").write_bytes(content)
-        read(kind, tmp_path / "rows", tmp_path)
+        found = read(kind, tmp_path / "rows", tmp_path)
+        # Formats with checksums give the texts or none.
+        assert isinstance(found, str) or kind in ("text", "jsonl") or found == TEXTS
 
 
 @pytest.mark.parametrize("kind", FILES)

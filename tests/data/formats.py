@@ -45,7 +45,8 @@ def content_of(kind: str, values: Sequence[Any], field: str = "text") -> bytes:
         return b"".join(b'{"url": "x", "%s": %s}\n' % (field.encode(), _json(value)) for value in values)
     if kind == "parquet":
         sink = io.BytesIO()
-        pyarrow.parquet.write_table(pyarrow.table({"url": ["x"] * len(values), field: _column(values)}), sink)
+        table = pyarrow.table({"url": ["x"] * len(values), field: _column(values)})
+        pyarrow.parquet.write_table(table, sink, write_page_checksum=True)
         return sink.getvalue()
     records = [example(field, value) for value in values]
     return tfrecord(records) if kind == "tfrecord" else array_record(records)
