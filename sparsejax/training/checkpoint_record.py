@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 
 from sparsejax.config import ConfigError
 from sparsejax.files.json_records import read_record
+from sparsejax.files.text import one_line
 
 FOLDER = "checkpoints"
 _METADATA, _COMMITTED = "_CHECKPOINT_METADATA", "commit_success.txt"
@@ -48,7 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Metadata(msgspec.Struct):
-    custom_metadata: Record
+    custom_metadata: dict[str, Any]
 
 
 def new_record(config: Config, digest: int, manifest: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -84,21 +85,23 @@ def steps_in(workdir: Any) -> list[int]:
 def record_of(workdir: Any, step: int) -> Record:
     """The record of one checkpoint; raises ``ConfigError`` if it cannot be read or is not what was written."""
     path = workdir / FOLDER / str(step) / _METADATA
-    record: Record = read_record(path, _Metadata, fix=_FIX).custom_metadata
-    # As it was written: another version may have other fields.
-    written = read_record(path, dict[str, Any], fix=_FIX)["custom_metadata"]
+    written = read_record(path, _Metadata, fix=_FIX).custom_metadata
+    try:
+        record = msgspec.convert(written, Record)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: holds another value than it should ({one_line(error)}); {_FIX}") from None
+    # Over what was written: another version may have other fields.
     if record.check and record.check != content_check(written):
         raise ConfigError(f"{path}: is not what was written; {_FIX}")
     return record
 
 
-def readable_records(workdir: Any) -> dict[int, Record]:
-    """The records of all checkpoints that can be read, the newest first."""
-    found = {}
+def readable_records(workdir: Any) -> Iterator[tuple[int, Record]]:
+    """Yield step and record of every checkpoint whose record can be read, the newest first."""
     for step in reversed(steps_in(workdir)):
         try:
-            found[step] = record_of(workdir, step)
+            record = record_of(workdir, step)
         except (ConfigError, OSError):
             # Restoring finds it broken, and says so.
             continue
-    return found
+        yield step, record

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparsejax.config import resolve
+from sparsejax.config import ConfigError, resolve
 from sparsejax.data.row_plan import RowPlan
 from sparsejax.files.durable import replace_file
 from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.checkpoint_record import steps_in
 from sparsejax.training.elastic import load_step
 from sparsejax.training.metrics import METRICS
 from sparsejax.training.metrics_rows import whole_log
@@ -24,7 +25,7 @@ from sparsejax.training.recipe import Recipe, build_recipe
 from sparsejax.training.rewire_plan import is_due, rate_at, temperature_at
 from sparsejax.training.siblings import are_siblings
 from sparsejax.training.state import TrainState
-from sparsejax.training.workdir import Notice, RunDirectory, add_commits, opened_manifest, started_with
+from sparsejax.training.workdir import Notice, RunDirectory, add_commits, checked_manifest, opened_manifest
 
 
 def common_steps(recipe: Recipe, other: Recipe) -> int:
@@ -67,22 +68,22 @@ def start_from(
       recipe: of the run that starts.
       plan: rows of its batches.
       digests: of its data and of its tokenizer.
-      notice: told where the run starts.
+      notice: told where the run starts, and which checkpoints cannot be read.
 
     Returns:
       None if no trunk has a checkpoint on the way of this run.
     """
-    step, trunk = 0, None
-    for candidate in trunks:
-        found = _furthest(candidate, recipe, plan, digests, notice)
-        if found > step:
-            step, trunk = found, candidate
-    if trunk is None:
-        return None
-    with _looking(trunk, recipe, notice) as saved:
-        state = load_step(saved, recipe, step)
-    notice(f"starting from step {step} of {trunk}: up to there this run is the same")
-    return state, trunk
+    ways = [(step, trunk) for trunk in trunks for step in _on_the_way(trunk, recipe, plan, digests)]
+    for step, trunk in sorted(ways, key=lambda way: -way[0]):
+        try:
+            with _looking(trunk, recipe, notice) as saved:
+                state = load_step(saved, recipe, step)
+        except ConfigError as error:
+            notice(f"--trunk: {error}; trying the one before it")
+            continue
+        notice(f"starting from step {step} of {trunk}: up to there this run is the same")
+        return state, trunk
+    return None
 
 
 def take_over_log(trunk: RunDirectory, workdir: RunDirectory, step: int) -> None:
@@ -100,14 +101,14 @@ def check_trunks(trunks: Sequence[RunDirectory]) -> None:
         whole_log(trunk / METRICS)
 
 
-def _furthest(trunk: RunDirectory, recipe: Recipe, plan: RowPlan, digests: tuple[str, str], notice: Notice) -> int:
-    """The last checkpoint of a trunk that the run would pass through; 0 if there is none."""
-    manifest = started_with(trunk)
+def _on_the_way(trunk: RunDirectory, recipe: Recipe, plan: RowPlan, digests: tuple[str, str]) -> list[int]:
+    """The checkpoints of a trunk that the run would pass through."""
+    manifest = checked_manifest(trunk)
     if manifest is None or (manifest["data_digest"], manifest["tokenizer_digest"]) != digests:
-        return 0
+        return []
     run = resolve(manifest["config"])
     if not are_siblings(recipe.run, run):
-        return 0
+        return []
     other = build_recipe(
         run, steps=manifest["steps"], vocab_size=recipe.vocab_size, start_id=recipe.start_id, target=recipe.target
     )
@@ -115,8 +116,7 @@ def _furthest(trunk: RunDirectory, recipe: Recipe, plan: RowPlan, digests: tuple
     of_trunk = RowPlan(plan.rows, plan.batch_size, epochs=train.epochs, steps=train.steps, filled=filled)
     # The last batch of a run of whole epochs is not one of a longer run.
     same = min(common_steps(recipe, other), plan.common_batches(of_trunk))
-    with _looking(trunk, recipe, notice) as saved:
-        return max((step for step in saved.steps if step <= same), default=0)
+    return [step for step in steps_in(trunk) if 0 < step <= same]
 
 
 def _looking(trunk: RunDirectory, recipe: Recipe, notice: Notice) -> Checkpoints:

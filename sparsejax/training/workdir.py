@@ -140,21 +140,32 @@ def started_with(workdir: RunDirectory) -> dict[str, Any] | None:
     """What the run in a directory was started with: ``config.json``, or the copy in its newest checkpoint without one.
 
     Raises:
-      ConfigError: ``config.json`` is no manifest; or a checkpoint was saved with another config or on other data.
+      ConfigError: ``config.json`` is no manifest.
     """
     manifest = read_manifest(workdir)
-    records = readable_records(workdir)
-    source = f"{workdir / 'config.json'} says"
+    if manifest is not None:
+        return manifest
+    record = next(readable_records(workdir), None)
+    if record is None:
+        return None
+    copied = msgspec.structs.asdict(record[1]) | {"schema": SCHEMA, "git_commits": []}
+    _fill_in(copied["config"])
+    return copied
+
+
+def checked_manifest(workdir: RunDirectory) -> dict[str, Any] | None:
+    """The same, held against the copies in all checkpoints.
+
+    Raises:
+      ConfigError: ``config.json`` is no manifest; or a checkpoint was saved with another config or on other data.
+    """
+    manifest = started_with(workdir)
     if manifest is None:
-        if not records:
-            return None
-        newest, record = next(iter(records.items()))
-        source = f"that of step {newest}"
-        manifest = msgspec.structs.asdict(record) | {"schema": SCHEMA, "git_commits": []}
-        _fill_in(manifest["config"])
-    for step, record in records.items():
+        return None
+    for step, record in readable_records(workdir):
         lines = _differences(record, manifest)
         if lines:
+            source = f"{workdir / 'config.json'} says" if (workdir / "config.json").exists() else "the newest"
             raise ConfigError(
                 f"{workdir / FOLDER / str(step)}: was saved with other settings than {source} ({'; '.join(lines)}); "
                 "put the old values back, or move the checkpoint away if it is of another run"
@@ -170,7 +181,7 @@ def opened_manifest(workdir: RunDirectory, flag: str = "workdir") -> dict[str, A
     """
     if not (workdir / "config.json").exists():
         raise ConfigError(f"--{flag}={workdir}: holds no run: {no_run(workdir)}")
-    manifest = started_with(workdir)
+    manifest = checked_manifest(workdir)
     assert manifest is not None
     return manifest
 
@@ -180,7 +191,7 @@ def check_continues(workdir: RunDirectory, run: RunConfig, *, extend: bool) -> N
 
     With ``extend`` the length may grow (the learning-rate schedule follows the new length).
     """
-    manifest = started_with(workdir)
+    manifest = checked_manifest(workdir)
     if manifest is None:
         return
     lines = differing_keys(manifest["config"], run.to_dict())
@@ -303,7 +314,7 @@ def _fill_in(config: Config) -> None:
 
 def _changes(workdir: RunDirectory, manifest: dict[str, Any]) -> str:
     """Which values of a manifest are not those of the newest checkpoint, as ``" (a: 1 -> 2)"``; "" if none is known."""
-    lines = next((_differences(record, manifest) for record in readable_records(workdir).values()), [])
+    lines = next((_differences(record, manifest) for _, record in readable_records(workdir)), [])
     return f" ({'; '.join(lines)})" if lines else ""
 
 
