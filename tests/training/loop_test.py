@@ -1,15 +1,19 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 
 from sparsejax.config import ConfigError
 from sparsejax.scaling.runs import read
 from sparsejax.training.checkpoint import Checkpoints
-from sparsejax.training.loop import train
+from sparsejax.training.evaluate import Evaluation
+from sparsejax.training.loop import train, train_batches
 from sparsejax.training.metrics import read_rows
+from sparsejax.training.metrics_rows import row_line
 from sparsejax.training.provenance import git_commit
+from sparsejax.training.result import write_result
 from tests.training.tiny import quiet_console, tiny_run, write_text
 
 
@@ -49,6 +53,26 @@ def test_rates_epochs_and_learning_rates_are_logged(finished):
     assert [row["epoch"] for row in train_rows] == [0] * 5 + [1] * 5 + [2] * 2
     assert train_rows[-1]["learning_rate"] == pytest.approx(1e-3)
     assert train_rows[-1]["total_tokens"] == 12 * 4 * 16
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_a_number_leaves_a_result_of_strict_json(loss, finished, tmp_path):
+    directory, outcome, _ = finished
+    run, workdir = tiny_run(directory), tmp_path / "run"
+    shutil.copytree(directory / "run", workdir)
+    path = workdir / "metrics.jsonl"
+    rows = [row | {"loss_mean": loss, "loss_max": loss} if row["step"] == 12 else row for row in read_rows(path)]
+    path.write_text("".join(row_line(row) + "\n" for row in rows))
+    batches = train_batches(run, outcome.corpus, [], print)
+    evaluation = Evaluation(loss=loss, tokens=256, bits_per_byte=loss, bytes_per_token=1.0)
+    write_result(workdir, outcome.recipe, outcome.corpus, batches, evaluation, 1.0)
+    written = json.loads((workdir / "result.json").read_text(), parse_constant=pytest.fail)
+    lost = ("train_loss", "validation_loss", "bits_per_byte")
+    assert written["not_finite"] == dict.fromkeys(lost, str(loss))
+    assert all(written[name] is None for name in lost) and written["loss_spike"] >= 0
+    # The same command again: the run stays finished.
+    again = train(run, workdir, extend=False, console=quiet_console())
+    assert again.exit_code == 0 and json.loads((workdir / "result.json").read_text()) == written
 
 
 def test_result_row(finished):

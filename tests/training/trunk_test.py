@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -127,3 +128,14 @@ def test_trunks_that_cannot_serve(trunk, tmp_path):
     assert not (trunk / "none" / "config.json").exists()
     state, used = start_from([trunk / "long"], recipe, plan, digests, print)
     assert (int(state.step), used) == (4, trunk / "long")
+
+
+def test_a_broken_checkpoint_of_a_trunk_leads_to_the_one_before(trunk, tmp_path):
+    shutil.copytree(trunk / "long", tmp_path / "long")
+    shutil.rmtree(tmp_path / "long" / "checkpoints" / "4" / "state")
+    recipe, notices = tiny_recipe(trunk, **of_length(8)), []
+    manifest = json.loads((tmp_path / "long" / "config.json").read_text())
+    digests = manifest["data_digest"], manifest["tokenizer_digest"]
+    plan = RowPlan(20, 4, epochs=0, steps=8, filled=())
+    state, _ = start_from([tmp_path / "long"], recipe, plan, digests, notices.append)
+    assert int(state.step) == 2 and len(notices) == 2 and "step 4 cannot be read" in notices[0]
