@@ -74,9 +74,10 @@ def topology() -> ConfigDict:
     # drop_threshold), inverse (largest sum of |w|: a sanity check), sign (half the smallest positive, half the negative
     # nearest to zero), soft (kept with odds |w|^temperature), global_magnitude (one ranking of all weights)
     c.drop = "magnitude"  # which blocks leave, see above
-    # none, random, gradient (largest sum of |g| of the batch), gradient_sum (over the last score_steps steps, drawn
-    # from twice as many candidates), momentum (moving average of the gradient scores), momentum_neuron (the same,
-    # shared out by the mean of each output column), mix (a share by gradient, the rest random)
+    # none, random, gradient (largest sum of |g| of the batch), gradient_sum (the same over the last score_steps steps,
+    # among twice as many places, those largest at the first of these steps), momentum (moving average of the gradient
+    # scores), momentum_neuron (the same, shared out by the mean of each output column), mix (a share by gradient, the
+    # rest random)
     c.grow = "random"  # which blocks come, see above
     c.every = 100  # optimizer steps between rewirings; at least 1
     c.rate = 0.3  # share of active blocks replaced at the first rewiring; in [0, 1)
@@ -189,7 +190,8 @@ def train() -> ConfigDict:
     c.keep_every = 0  # steps divisible by this keep their checkpoint for good; at least 0, 0 keeps none
     c.profile_start = 0  # first step of the profile; at least 0
     c.profile_steps = 0  # steps of the profile; at least 0, 0 is off
-    c.compile_cache = ""  # directory of compiled programs, reused between runs; empty is off
+    # auto is sparsejax/compiled in $XDG_CACHE_HOME or ~/.cache, unless JAX_COMPILATION_CACHE_DIR names another.
+    c.compile_cache = "auto"  # directory of compiled programs, reused between runs: auto, a path or URI; empty is off
     return c
 
 

@@ -8,7 +8,6 @@ from sparsejax.cli.config_flag import join_values, load_run
 from sparsejax.cli.console import plain_console
 from sparsejax.cli.flags import run_directories
 from sparsejax.cli.streams import display_of
-from sparsejax.cli.summary import print_summary
 from sparsejax.cli.train_flags import parser
 from sparsejax.config import ConfigError
 
@@ -30,6 +29,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--watchdog={flags.watchdog:g}: must be 0, for none, to {_LONGEST:g} seconds")
 
     # Imported after the config was checked, so that a typo is answered before jax has started.
+    from sparsejax.cli.summary import print_summary
     from sparsejax.interop.dense_checkpoint import open_checkpoint
     from sparsejax.training.cluster import Launch, joined
     from sparsejax.training.interrupts import ENDING

@@ -278,7 +278,7 @@ def memory(
     moment_dtype: Literal["float32", "bfloat16"] = "float32",
     galore_rank: int | None = None,
     rewired: bool = False,
-    remembered: bool = False,
+    remembered: int = 0,
     averaged: bool = False,
 ) -> Memory:
     """Bytes of training state of a run on one device; free slots are stored, so capacity is what counts.
@@ -286,7 +286,7 @@ def memory(
     Dense master weights cost what the dense twin costs: all weights, their gradients and their moments. With a
     ``galore_rank`` r (of a dense run), a weight has moments of ``r min(K, N)`` elements and a float32 projection of
     ``r max(K, N)``, r being at most ``min(K, N)``. Where blocks are ``rewired``, every place has a bit that says
-    whether a block was ever there; where growth scores are ``remembered``, a float32 too. Where weights are
+    whether a block was ever there; and ``remembered`` float32 for growth scores. Where weights are
     ``averaged``, each has a float32 for its average.
     """
     moment_bytes = {"float32": 4, "bfloat16": 2}[moment_dtype]
@@ -300,7 +300,7 @@ def memory(
             moments = min(galore_rank, short) * (2 * moment_bytes * short + VALUE_BYTES * long)
         moments += VALUE_BYTES * stored if averaged else 0
         explored = -(-weight.cells // 8) if rewired and weight.indexed else 0
-        scores = VALUE_BYTES * weight.cells if remembered and weight.indexed else 0
+        scores = VALUE_BYTES * weight.cells * remembered if weight.indexed else 0
         maskable += StateBytes(
             values=shape.layers * VALUE_BYTES * stored,
             indices=shape.layers * (index_bytes(weight) + explored + scores),

@@ -92,8 +92,6 @@ def _train(job: dict[str, Any], workdir: Path, log: Any) -> int:
     # A run of a sweep is short, so even its small programs are worth keeping; the cache must be known before the first.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    if run.train.compile_cache:
-        jax.config.update("jax_compilation_cache_dir", run.train.compile_cache)
     try:
         trunks = [Path(trunk) for trunk in job["trunks"]]
         console = Console(file=log, width=_WIDTH, markup=False, emoji=False)

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.topology.blocks import BlockGrid, Index, active_mask
-from sparsejax.topology.scores import integers, lowest, magnitude, magnitude_of
+from sparsejax.topology.scores import integers, magnitude, magnitude_of
+from sparsejax.topology.selection import lowest
 
 _SMALLEST = jnp.iinfo(jnp.int32).min
 
@@ -27,6 +28,7 @@ def scored(
     temperature: jax.Array | float,
     taylor_n: jax.Array | None,
     key: jax.Array,
+    count: jax.Array | int,
 ) -> tuple[jax.Array, jax.Array]:
     """Score ``[n]``, low goes first, and the blocks that may go ``[n]`` bool, for ``rewire.choose_drops``.
 
@@ -39,6 +41,7 @@ def scored(
       temperature: of ``drop="soft"``.
       taylor_n: scores of ``drop="taylor"``, else unused.
       key: of the draw of ``drop="soft"``.
+      count: blocks that are to go in each share, a scalar or ``[S]``; for ``drop="sign"``.
 
     Raises:
       ValueError: an unknown rule, or ``taylor`` without scores.
@@ -51,8 +54,10 @@ def scored(
             return inverse(values), everything
         case "threshold":
             return magnitude(values), below_threshold(values, threshold)
-        case "sign":
+        case "sign" if grid.balance == "column":
             return sign(values, index, grid), everything
+        case "sign":
+            return jnp.zeros(values.shape[:1], jnp.int32), nearest_of_each_sign(values, index, grid, count)
         case "soft":
             return soft(values, temperature, key), everything
         case "taylor" if taylor_n is not None:
@@ -90,12 +95,7 @@ def sign(values: jax.Array, index: Index, grid: BlockGrid) -> jax.Array:
     is that of the sum of its weights; a sum of 0 counts as positive. The published code takes the most negative ones
     instead; this is the rule as the paper states it.
     """
-    if grid.unstructured:
-        # The bit pattern of |w| orders like |w| and never ties by rounding.
-        total = jnp.where(values < 0, -1, 1).reshape(-1) * magnitude(values)
-    else:
-        total = jnp.sum(integers(values), axis=(-2, -1), dtype=jnp.int32)
-    by_share = total.reshape(grid.shards, -1)
+    by_share = _signed(values, grid).reshape(grid.shards, -1)
     active = active_mask(index, grid).reshape(by_share.shape)
 
     def share(total_c: jax.Array, active_c: jax.Array) -> jax.Array:
@@ -107,6 +107,50 @@ def sign(values: jax.Array, index: Index, grid: BlockGrid) -> jax.Array:
         return jnp.where(negative, rank - jnp.sum(active_c & ~negative), rank)
 
     return jax.vmap(share)(by_share, active).reshape(-1)
+
+
+def nearest_of_each_sign(values: jax.Array, index: Index, grid: BlockGrid, count: jax.Array | int) -> jax.Array:
+    """The ``count`` blocks of each share with the lowest ``sign`` scores, ``[n]`` bool, without ranking them all.
+
+    Half of the count comes from either sign, more from one where the other is used up; of an odd one out the lower
+    index goes. Columns that may not lose all that their blocks' scores ask for need the scores.
+    """
+    by_share = _signed(values, grid).reshape(grid.shards, -1)
+    active = active_mask(index, grid).reshape(by_share.shape)
+    places = jnp.arange(by_share.shape[1], dtype=jnp.int32)
+
+    def nearest(total_c: jax.Array, of_sign_c: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The mask, and the place of the last one chosen."""
+        distance_c = jnp.abs(total_c)
+        chosen_c = lowest(distance_c, of_sign_c, count)
+        furthest = jnp.max(jnp.where(chosen_c, distance_c, -1))
+        return chosen_c, jnp.max(jnp.where(chosen_c & (distance_c == furthest), places, -1))
+
+    def share(total_c: jax.Array, active_c: jax.Array, count: jax.Array) -> jax.Array:
+        positive_c, negative_c = active_c & (total_c >= 0), active_c & (total_c < 0)
+        positives, negatives = (jnp.sum(mask, dtype=jnp.int32) for mask in (positive_c, negative_c))
+        count = jnp.minimum(count, positives + negatives)
+        half = count // 2
+        from_positive = jnp.clip(count - negatives, half, jnp.maximum(positives, half))
+        from_negative = jnp.clip(count - positives, half, jnp.maximum(negatives, half))
+        from_positive, from_negative = jnp.minimum(from_positive, positives), jnp.minimum(from_negative, negatives)
+        # One of the two that come next, where both signs have one.
+        odd = count - from_positive - from_negative
+        first_c, last_first = nearest(total_c, positive_c, from_positive + odd)
+        second_c, last_second = nearest(total_c, negative_c, from_negative + odd)
+        too_many_c = (odd > 0) & (places == jnp.maximum(last_first, last_second))
+        return (first_c | second_c) & ~too_many_c
+
+    counts_S = jnp.broadcast_to(jnp.asarray(count, jnp.int32), by_share.shape[:1])
+    return jax.vmap(share)(by_share, active, counts_S).reshape(-1)
+
+
+def _signed(values: jax.Array, grid: BlockGrid) -> jax.Array:
+    """The sum of every block as an integer with its sign, ``[n]`` int32."""
+    if grid.unstructured:
+        # The bit pattern of |w| orders like |w| and never ties by rounding.
+        return jnp.where(values < 0, -1, 1).reshape(-1) * magnitude(values)
+    return jnp.sum(integers(values), axis=(-2, -1), dtype=jnp.int32)
 
 
 def soft(values: jax.Array, temperature: jax.Array | float, key: jax.Array) -> jax.Array:

@@ -12,28 +12,51 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.topology.blocks import BlockGrid
-from sparsejax.topology.scores import lowest
+from sparsejax.topology.selection import lowest, order_keys
 
 # Rules that look at gradients, and those of them that remember more than one step.
 SCORED = ("gradient", "gradient_sum", "momentum", "momentum_neuron", "mix")
 REMEMBERING = ("gradient_sum", "momentum", "momentum_neuron")
-# grow="gradient_sum" draws from this many times the places it fills.
+# grow="gradient_sum" looks at this many times the places it fills.
 _CANDIDATES = 2
+# The first gradient where there was none yet; scores are not negative.
+_NONE_YET = -1.0
+
+
+def no_memory(grow: str, layers: int, grid: BlockGrid) -> jax.Array:
+    """The memory of a rule before its first scored step, float32.
+
+    One number a place, ``[L, S, m]``. ``gradient_sum`` keeps two, ``[L, S, 2, m]``: the first gradient since the last
+    rewiring, and the sum of all since.
+    """
+    numbers = (2,) if grow == "gradient_sum" else ()
+    return forget(grow, jnp.zeros((layers, grid.shards, *numbers, grid.cells_per_share), jnp.float32))
 
 
 def remember(grow: str, memory: jax.Array, fresh: jax.Array, decay: float) -> jax.Array:
-    """The memory of a rule after one more scored step, any shape, float32.
+    """The memory of a rule after one more scored step, the shape of ``memory``.
 
-    ``gradient_sum`` adds up; ``momentum`` and ``momentum_neuron`` keep ``decay * memory + (1 - decay) * fresh`` (sparse
-    momentum, Dettmers and Zettlemoyer 2019: packed moments do not exist where no block is, so what is averaged is
-    one score per place).
+    ``gradient_sum`` adds up, and keeps the first score; ``momentum`` and ``momentum_neuron`` keep ``decay * memory +
+    (1 - decay) * fresh`` (sparse momentum, Dettmers and Zettlemoyer 2019: packed moments do not exist where no block
+    is, so what is averaged is one score per place).
+
+    Args:
+      grow: name of the rule.
+      memory: from ``no_memory``.
+      fresh: ``[..., S, m]`` float32, the scores of this step.
+      decay: of the moving averages.
     """
-    return memory + fresh if grow == "gradient_sum" else decay * memory + (1 - decay) * fresh
+    if grow != "gradient_sum":
+        return decay * memory + (1 - decay) * fresh
+    first, summed = memory[..., 0, :], memory[..., 1, :]
+    return jnp.stack([jnp.where(first == _NONE_YET, fresh, first), summed + fresh], axis=-2)
 
 
 def forget(grow: str, memory: jax.Array) -> jax.Array:
     """The memory after a rewiring: sums start again, moving averages go on."""
-    return jnp.zeros_like(memory) if grow == "gradient_sum" else memory
+    if grow != "gradient_sum":
+        return memory
+    return jnp.zeros_like(memory).at[..., 0, :].set(_NONE_YET)
 
 
 def mixed_count(count: int, mix: float) -> int:
@@ -72,10 +95,11 @@ def order(
     count: jax.Array,
     by_gradient: jax.Array,
 ) -> jax.Array:
-    """Growth score ``[S, m]`` int32 for ``rewire.regrow``: the rule's places first, all different.
+    """Growth score ``[S, m]`` int32 for ``rewire.regrow``: the rule's places first, ties to the lower index.
 
     - ``random``: the draw. ``gradient``, ``momentum``: the gradient score (or its memory).
-    - ``gradient_sum``: the draw among the ``2 * count`` candidates with the highest summed scores.
+    - ``gradient_sum``: candidates are the ``2 * count`` places with the highest first gradient since the last rewiring;
+      of them the highest sums grow, and where a balanced column has too few of them, the highest sums of the others.
     - ``mix``: the ``by_gradient`` highest gradient scores, then the draw among the others. (The published code draws
       the others independently, which misses the count.)
     - ``momentum_neuron``: each output column of blocks gets ``count`` times its mean score over the sum of all means,
@@ -86,7 +110,8 @@ def order(
       grow: name of the rule.
       grid: the weight's grid.
       candidate_Sm: bool, where a block may come.
-      gradient_Sm: float32 scores, or the rule's memory of them; random growth ignores it. NaN counts as lowest.
+      gradient_Sm: float32 scores, not negative, or the rule's memory of them (``[S, 2, m]`` for ``gradient_sum``);
+        random growth ignores it. NaN counts as lowest.
       random_Sm: int32, non-negative, from ``scores.random``.
       count: blocks to grow in each share, traced, a scalar or ``[S]``.
       by_gradient: ``mix`` only: how many of them by gradient.
@@ -95,37 +120,37 @@ def order(
       ValueError: an unknown rule.
     """
     gradient_Sm = jnp.where(jnp.isnan(gradient_Sm), -jnp.inf, gradient_Sm)
-    nowhere_Sm = jnp.zeros_like(candidate_Sm)
     counts_S = jnp.broadcast_to(jnp.asarray(count, jnp.int32), candidate_Sm.shape[:1])
 
-    def highest(wanted: jax.Array) -> jax.Array:
+    def highest(score_Sm: jax.Array, wanted: jax.Array) -> jax.Array:
         wanted_S = jnp.broadcast_to(wanted, counts_S.shape)
-        return jax.vmap(lowest)(-gradient_Sm, candidate_Sm, wanted_S)
+        return jax.vmap(lowest)(-score_Sm, candidate_Sm, wanted_S)
 
     match grow:
         case "random":
-            return _ranked(nowhere_Sm, random_Sm)
+            return random_Sm
         case "gradient" | "momentum":
-            return _ranked(nowhere_Sm, gradient_Sm)
+            return _whole(gradient_Sm)
         case "gradient_sum":
-            return _ranked(highest(_CANDIDATES * counts_S), random_Sm)
+            first_Sm, summed_Sm = gradient_Sm[:, 0], gradient_Sm[:, 1]
+            return _ranked(highest(first_Sm, _CANDIDATES * counts_S), _whole(summed_Sm))
         case "mix":
-            return _ranked(highest(by_gradient), random_Sm)
+            return _ranked(highest(gradient_Sm, by_gradient), random_Sm)
         case "momentum_neuron":
             first_Sm = jax.vmap(lambda c, g, n: _by_column(grid, c, g, n))(candidate_Sm, gradient_Sm, counts_S)
-            return _ranked(first_Sm, gradient_Sm)
+            return _ranked(first_Sm, _whole(gradient_Sm))
     raise ValueError(f"grow={grow!r}: unknown growth rule")
 
 
-def _ranked(first_Sm: jax.Array, score_Sm: jax.Array) -> jax.Array:
-    """Places in order, as int32 scores from m down to 1: those of ``first_Sm`` first, then by score, then by index."""
-    places_m = jnp.arange(score_Sm.shape[1], dtype=jnp.int32)
+def _whole(score: jax.Array) -> jax.Array:
+    """Integers that order as scores that are not negative do, int32 from 0; 0 for all that is below 0."""
+    above = order_keys(score) - order_keys(jnp.zeros((), score.dtype))
+    return jnp.where(score >= 0, above.astype(jnp.int32) + 1, 0)
 
-    def share(first_m: jax.Array, score_m: jax.Array) -> jax.Array:
-        _, _, in_order = jax.lax.sort((~first_m, -score_m, places_m), num_keys=3)
-        return jnp.zeros_like(places_m).at[in_order].set(places_m.shape[0] - places_m, unique_indices=True)
 
-    return jax.vmap(share)(first_Sm, score_Sm)
+def _ranked(first: jax.Array, score: jax.Array) -> jax.Array:
+    """Int32 scores that put the places of ``first`` before the others, each by ``score``, which is not negative."""
+    return jnp.where(first, score, score + jnp.iinfo(jnp.int32).min)
 
 
 def _by_column(grid: BlockGrid, candidate_m: jax.Array, score_m: jax.Array, count: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from sparsejax.topology import scores
 from sparsejax.topology.blocks import BlockGrid, Index, index_from_positions
+from sparsejax.topology.selection import lowest, places_of
 
 
 def random_index(key: jax.Array, grid: BlockGrid, count: int, capacity: int) -> Index:
@@ -53,26 +54,30 @@ def best_index(score_Sm: jax.Array, grid: BlockGrid, count: int, capacity: int) 
     return _index_of_lowest(~score_Sm, grid, count, capacity)
 
 
+def random_mask(key: jax.Array, grid: BlockGrid, count: int) -> jax.Array:
+    """The places of ``random_index``, ``[S, m]`` bool, without the index."""
+    return _lowest_places(scores.random(key, grid), grid, count)
+
+
 def _index_of_lowest(score_Sm: jax.Array, grid: BlockGrid, count: int, capacity: int) -> Index:
-    share_count, share_capacity = count // grid.shards, capacity // grid.shards
-    if grid.balance == "column":
-        by_column = score_Sm.reshape(grid.shards, grid.share_columns, grid.share_rows)
-        wanted = jnp.asarray(grid.column_counts(share_count))
-        pick = jax.vmap(scores.lowest, in_axes=(0, 0, 0))
-        everywhere = jnp.ones_like(by_column, dtype=bool)
-        active = jax.vmap(pick, in_axes=(0, 0, None))(by_column, everywhere, wanted)
-        active_Sm = active.reshape(score_Sm.shape)
-    else:
-        everywhere = jnp.ones_like(score_Sm, dtype=bool)
-        active_Sm = jax.vmap(scores.lowest, in_axes=(0, 0, None))(score_Sm, everywhere, share_count)
-    return index_from_positions(positions_from_mask(active_Sm, share_capacity), grid)
+    active_Sm = _lowest_places(score_Sm, grid, count)
+    return index_from_positions(positions_from_mask(active_Sm, capacity // grid.shards), grid)
+
+
+def _lowest_places(score_Sm: jax.Array, grid: BlockGrid, count: int) -> jax.Array:
+    share_count = count // grid.shards
+    everywhere = jnp.ones_like(score_Sm, dtype=bool)
+    if grid.balance != "column":
+        return jax.vmap(lowest, in_axes=(0, 0, None))(score_Sm, everywhere, share_count)
+    by_column = (grid.shards, grid.share_columns, grid.share_rows)
+    wanted = jnp.asarray(grid.column_counts(share_count))
+    pick = jax.vmap(jax.vmap(lowest), in_axes=(0, 0, None))
+    return pick(score_Sm.reshape(by_column), everywhere.reshape(by_column), wanted).reshape(score_Sm.shape)
 
 
 def positions_from_mask(active_Sm: jax.Array, capacity: int) -> jax.Array:
     """Ascending positions of the active cells of each share, ``[S, capacity]`` int32, free slots filled with m."""
-    cells = active_Sm.shape[1]
-    pick = jax.vmap(lambda mask: jnp.nonzero(mask, size=capacity, fill_value=cells)[0])
-    return pick(active_Sm).astype(jnp.int32)
+    return jax.vmap(lambda active_m: places_of(active_m, capacity))(active_Sm)
 
 
 def check_counts(grid: BlockGrid, count: int, capacity: int) -> None:

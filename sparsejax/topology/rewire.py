@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from sparsejax.topology.blocks import BlockGrid, BlockSparse, Index, index_from_positions, positions_of
 from sparsejax.topology.initial import positions_from_mask
-from sparsejax.topology.scores import lowest
+from sparsejax.topology.selection import lowest
 from sparsejax.topology.slots import gather_slots
 
 
@@ -167,15 +167,16 @@ def regrow(
         position_Sc, slot_Sc
     )
     kept_Sm = _mask_of_cells(grid, position_Sc, ~dropped_Sc)
-    candidate_Sm = candidates(index, grid, dropped, regrow_dropped)
+    candidate_Sm = ~kept_Sm if regrow_dropped else former_Sm < 0
     counts_S = jnp.broadcast_to(jnp.asarray(count, jnp.int32), position_Sc.shape[:1])
     if grid.balance == "column":
         by_column = (grid.shards, grid.share_columns, grid.share_rows)
         lost_SC = jnp.sum(((former_Sm >= 0) & ~kept_Sm).reshape(by_column), axis=2)
         pick = jax.vmap(jax.vmap(lowest))
-        grown_Sm = pick(-grow_score.reshape(by_column), candidate_Sm.reshape(by_column), lost_SC).reshape(-1, cells)
+        low_Sm = _reversed(grow_score).reshape(by_column)
+        grown_Sm = pick(low_Sm, candidate_Sm.reshape(by_column), lost_SC).reshape(-1, cells)
     else:
-        grown_Sm = jax.vmap(lowest)(-grow_score, candidate_Sm, counts_S)
+        grown_Sm = jax.vmap(lowest)(_reversed(grow_score), candidate_Sm, counts_S)
     new_position_Sc = positions_from_mask(kept_Sm | grown_Sm, position_Sc.shape[1])
 
     def of_new_slots(slot_Sm: jax.Array) -> jax.Array:
@@ -195,6 +196,11 @@ def move_values(values: jax.Array, rewiring: Rewiring) -> jax.Array:
 def apply(weight: BlockSparse, rewiring: Rewiring) -> BlockSparse:
     """The weight after the rewiring."""
     return BlockSparse(values=move_values(weight.values, rewiring), index=rewiring.index, grid=weight.grid)
+
+
+def _reversed(score: jax.Array) -> jax.Array:
+    """Scores in the opposite order; the complement of an integer, unlike its negative, never overflows."""
+    return ~score if jnp.issubdtype(score.dtype, jnp.integer) else -score
 
 
 def _mask_of_cells(grid: BlockGrid, position_Sc: jax.Array, chosen_Sc: jax.Array) -> jax.Array:

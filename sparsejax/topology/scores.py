@@ -127,17 +127,3 @@ def by_share(score_RC: jax.Array, grid: BlockGrid) -> jax.Array:
         return by_share_SrC.transpose(0, 2, 1).reshape(grid.shards, -1)
     by_share_RSc = score_RC.reshape(grid.rows, grid.shards, grid.share_columns)
     return by_share_RSc.transpose(1, 2, 0).reshape(grid.shards, -1)
-
-
-def lowest(score: jax.Array, allowed: jax.Array, count: jax.Array | int) -> jax.Array:
-    """The ``count`` allowed entries with the lowest scores, as a mask; ties go to the lower index.
-
-    Args:
-      score: ``[m]``, integer or float (no NaN).
-      allowed: ``[m]`` bool; entries that may be chosen.
-      count: how many, an integer or a traced scalar; if fewer are allowed, all of them are chosen.
-    """
-    places = jnp.arange(score.shape[0], dtype=jnp.int32)
-    _, _, order = jax.lax.sort((~allowed, score, places), num_keys=3)
-    chosen = jnp.zeros(score.shape, bool).at[order].set(places < count, unique_indices=True)
-    return chosen & allowed

@@ -9,11 +9,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from sparsejax.topology.blocks import BlockGrid, Index, active_mask, coordinates
+from sparsejax.topology.blocks import BlockGrid, FlatIndex, Index, active_mask, coordinates
 
 
 def activity(index: Index, grid: BlockGrid) -> jax.Array:
     """``[K / bk, N / bn]`` bool, True where a block is active."""
+    if isinstance(index, FlatIndex):
+        return jnp.zeros((grid.cells,), bool).at[index.flat].set(True, mode="drop").reshape(grid.shape)
     rows, cols = coordinates(index, grid)
     return jnp.zeros((grid.rows, grid.columns), bool).at[rows, cols].set(True, mode="drop")
 
@@ -34,7 +36,7 @@ def churn(active: jax.Array, old_slot: jax.Array) -> jax.Array:
 
 
 def overlap(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Fraction of the active places ``one``, ``[..., R, C]`` bool, that are active in ``other`` too."""
+    """Fraction of the active places ``one``, bool of any shape, that are active in ``other`` too."""
     return jnp.sum(one & other) / jnp.maximum(jnp.sum(one), 1)
 
 

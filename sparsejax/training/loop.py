@@ -19,6 +19,7 @@ from sparsejax.hardware.target import target_of
 from sparsejax.training import workdir as rundir
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.cluster import Cluster
+from sparsejax.training.compile_cache import use_compile_cache
 from sparsejax.training.dense_start import DenseStart, OpenCheckpoint, open_start, start_digest
 from sparsejax.training.elastic import restore_newest
 from sparsejax.training.idle_settings import facts_of
@@ -92,6 +93,7 @@ def train(
     def notice(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
+    use_compile_cache(run.train.compile_cache, notice)
     with told_with_last_checkpoint(workdir), ExitStack() as stack:
 
         def prepare() -> _Prepared:
@@ -103,8 +105,6 @@ def train(
         recipe, corpus, batches = prepared.recipe, prepared.corpus, prepared.batches
         _check_shared(cluster, prepared, workdir)
         _announce(cluster, recipe, own_console, console)
-        if recipe.run.train.compile_cache:
-            jax.config.update("jax_compilation_cache_dir", recipe.run.train.compile_cache)
         kept = recipe.run.train
         interrupts = SharedInterrupts(stack.enter_context(Interrupts()), cluster.count)
         checkpoints = stack.enter_context(

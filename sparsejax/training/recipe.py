@@ -28,7 +28,7 @@ from sparsejax.optim.unused_decay import add_unused_decay
 from sparsejax.topology import stats
 from sparsejax.topology.blocks import BlockGrid, BlockIndex, FlatIndex, Index
 from sparsejax.topology.density_path import decays, stair_steps
-from sparsejax.topology.growth import REMEMBERING
+from sparsejax.topology.growth import REMEMBERING, no_memory
 from sparsejax.topology.nm import NmPattern
 from sparsejax.topology.rewire import drop_count
 from sparsejax.training.state import TrainState, Tree, train_apart
@@ -272,7 +272,7 @@ def _fresh_state(
     moving = sparse if run.topology.drop != "none" else {}
     explored = {name: explored_bits(index_of(topology, name), weight.grid) for name, weight in moving.items()}
     scores = {
-        name: jnp.zeros((run.model.layers, weight.grid.shards, weight.grid.cells_per_share), jnp.float32)
+        name: no_memory(run.topology.grow, run.model.layers, weight.grid)
         for name, weight in moving.items()
         if run.topology.grow in REMEMBERING
     }

@@ -6,6 +6,7 @@ steps since then: a step that was skipped makes no block older, so their age alo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,13 +15,17 @@ import jax.numpy as jnp
 from sparsejax.optim.sparse_adam import SparseAdamState, sparse_adam_state
 from sparsejax.topology import stats
 from sparsejax.topology.blocks import BlockGrid, Index, active_mask
-from sparsejax.topology.initial import random_index
+from sparsejax.topology.initial import random_mask
 from sparsejax.topology.keys import weight_key
 from sparsejax.topology.rewire import Rewiring
+from sparsejax.topology.scores import by_share
 from sparsejax.training.recipe import Recipe, index_of, values_of, values_path
 from sparsejax.training.state import Tree
 
 Metrics = dict[str, jax.Array]
+
+# Places of a layer from which its layers are rewired one after another.
+_MANY_PLACES = 2**16
 
 
 def regrown_update(recipe: Recipe, updates: Tree, topology: Tree, opt_state: Any) -> jax.Array:
@@ -57,6 +62,17 @@ def grown_last(recipe: Recipe, topology: Tree, adam: SparseAdamState, since: jax
     youngest = jnp.min(jnp.stack([jnp.min(age) for age in ages.values()]))
     recent = (youngest < adam.count) & (youngest <= since)
     return {name: active[name] & (age == youngest) & recent for name, age in ages.items()}
+
+
+def over_layers(recipe: Recipe, name: str, one_layer: Callable[..., Any]) -> Callable[..., Any]:
+    """``one_layer`` for all layers of a kind: at once, or one after another where a layer has very many places.
+
+    With blocks of a few elements the arrays of one layer fit into caches that those of all layers do not, and only one
+    layer's temporaries exist. On a mesh all layers stay together.
+    """
+    if recipe.mesh is not None or recipe.sparse[name].grid.cells < _MANY_PLACES:
+        return jax.vmap(one_layer)
+    return lambda *arguments: jax.lax.map(lambda layer: one_layer(*layer), arguments)
 
 
 def active_in(index: Index, grid: BlockGrid) -> jax.Array:
@@ -97,10 +113,10 @@ def statistics(
     layers = jnp.arange(recipe.run.model.layers)
 
     def places(index: Index) -> jax.Array:
-        return jax.vmap(lambda one: stats.activity(one, grid))(index)
+        return by_share(stats.activity(index, grid), grid)
 
-    def first(layer: jax.Array) -> Index:
-        return random_index(weight_key(seed, 0, name, layer), grid, start.count, start.capacity)
+    def first(layer: jax.Array) -> jax.Array:
+        return random_mask(weight_key(seed, 0, name, layer), grid, start.count)
 
     def of_layer(old: Index, new: Index) -> Metrics:
         dead_rows, dead_columns = stats.dead_lines(new, grid)
@@ -111,11 +127,13 @@ def statistics(
             "dead_columns": dead_columns,
         }
 
-    found = {key: jnp.mean(value) for key, value in jax.vmap(of_layer)(before, rewiring.index).items()}
+    by_layer = over_layers(recipe, name, of_layer)(before, rewiring.index)
+    found = {key: jnp.mean(value) for key, value in by_layer.items()}
     found["churn"] = stats.churn(active_in(rewiring.index, grid), rewiring.old_slot)
     found["survival"] = stats.survival(grown_last_Ln, dropped_Ln)
     if not recipe.run.init.from_:
-        found["initial_overlap"] = stats.overlap(places(rewiring.index), places(jax.vmap(first)(layers)))
+        now_LSm = over_layers(recipe, name, places)(rewiring.index)
+        found["initial_overlap"] = stats.overlap(now_LSm, over_layers(recipe, name, first)(layers))
     bits = jnp.sum(jax.lax.population_count(explored).astype(jnp.int32))
     found["explored"] = bits / (grid.cells * layers.size)
     return {f"topology/{key}/{name}": value for key, value in found.items()}

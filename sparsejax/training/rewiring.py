@@ -32,7 +32,7 @@ from sparsejax.training.recipe import (
     with_values,
 )
 from sparsejax.training.rewire_plan import RewirePlan
-from sparsejax.training.rewire_statistics import Metrics, active_in, grown_last, statistics
+from sparsejax.training.rewire_statistics import Metrics, active_in, grown_last, over_layers, statistics
 from sparsejax.training.state import TrainState, first_opt_state, for_each_replica
 
 RewireStep = Callable[[TrainState, RewirePlan, Scores], tuple[TrainState, Metrics]]
@@ -128,14 +128,14 @@ def choose(recipe: Recipe, state: TrainState, plan: RewirePlan, scored: Scores) 
     layers_L = jnp.arange(recipe.run.model.layers)
 
     def of_kind(name: str) -> jax.Array:
-        grid = sparse[name].grid
+        grid, count = sparse[name].grid, plan.drop[name]
 
         def one_layer(index: Index, values: jax.Array, taylor: jax.Array | None, layer: jax.Array) -> jax.Array:
             key = weight_key(plan.seed, state.step, f"drop.{name}", layer)
             score, allowed = drop.scored(
-                topology.drop, values, index, grid, topology.drop_threshold, plan.temperature, taylor, key
+                topology.drop, values, index, grid, topology.drop_threshold, plan.temperature, taylor, key, count
             )
-            return choose_drops(index, grid, score, allowed, plan.drop[name], topology.regrow_dropped)
+            return choose_drops(index, grid, score, allowed, count, topology.regrow_dropped)
 
         taylor_Ln = scored.taylor[name] if name in scored.taylor else None
         return jax.vmap(one_layer)(index_of(state.topology, name), values_of(state.params, name), taylor_Ln, layers_L)
@@ -195,7 +195,9 @@ def _regrow_kind(
         return regrow(index, grid, dropped, score_Sm, count_S, topology.regrow_dropped)
 
     layers_L = jnp.arange(recipe.run.model.layers)
-    return jax.vmap(one_layer)(before, dropped_Ln, gradient_LSm, grown_LS, layers_L)
+    # Means of columns are sums of floats, whose order is that of the program.
+    every_layer = jax.vmap(one_layer) if topology.grow == "momentum_neuron" else over_layers(recipe, name, one_layer)
+    return every_layer(before, dropped_Ln, gradient_LSm, grown_LS, layers_L)
 
 
 def _new_values(

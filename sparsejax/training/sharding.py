@@ -38,7 +38,7 @@ RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     (r"/(rows|cols|column_pointers|row_pointers|row_order)$", (None, TENSOR)),  # [L, n] or [L, S, ...]
     (r"/flat$", (None, _SLOTS)),  # [L, n]: as large as the values
     (r"/(used|faded)$", ()),
-    (r"^scores/", (None, TENSOR)),  # [L, S, m]
+    (r"^scores/", (None, TENSOR)),  # [L, S, m] or [L, S, 2, m]
     (r"^explored/", ()),  # a bit a place
     (r"(^|/)(step|skipped|skipped_in_row|count)$", ()),
 )

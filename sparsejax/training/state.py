@@ -50,7 +50,7 @@ class TrainState:
       skipped: int32 scalar, steps without an update since the start.
       skipped_in_row: int32 scalar, steps without an update since the last one with.
       explored: for each kind that is rewired ``[L, ceil(cells / 8)]`` uint8, one bit a place: a block was there once.
-      scores: for growth rules with a memory, ``[L, S, m]`` float32 a kind; empty for the others.
+      scores: for growth rules with a memory, ``[L, S, m]`` or ``[L, S, 2, m]`` float32 a kind; else empty.
       outer: of replicas that train apart; None where they meet every step.
     """
 

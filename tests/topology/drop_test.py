@@ -30,7 +30,7 @@ def gone(rule, count, grid=GRID, dense=WEIGHT, free=0, **changes):
     settings = {"threshold": 0.0, "temperature": 1.0, "taylor_n": None, "key": KEY} | changes
     index = index_from_mask(dense != 0, grid, int((dense != 0).sum()) + free)
     weight = from_dense(jnp.asarray(dense), index, grid)
-    score, allowed = drop.scored(rule, weight.values, index, grid, **settings)
+    score, allowed = drop.scored(rule, weight.values, index, grid, **settings, count=count)
     mask = choose_drops(index, grid, score, allowed, count, False)
     left = BlockSparse(jnp.where(mask[:, None, None], weight.values, 0.0), index, grid)
     dropped = np.asarray(to_dense(left))

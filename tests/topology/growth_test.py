@@ -23,7 +23,15 @@ GRADIENT = np.array([[9, 3, 8, 9], [4, 9, 9, 6], [9, 7, 1, 9], [2, 9, 9, 5]], np
 DRAW = np.array([[9, 1, 5, 9], [2, 9, 9, 7], [9, 3, 8, 9], [4, 9, 9, 6]], np.int32)
 
 
-def grown(rule, count, grid=GRID, by_gradient=0, gradient=GRADIENT, active=ACTIVE):
+def two_steps(gradient, later, grid=GRID):
+    """The memory of ``gradient_sum`` after a first step with ``gradient`` and the others, which add ``later``."""
+    memory = growth.no_memory("gradient_sum", 1, grid)[0]
+    for step in (gradient, later):
+        memory = growth.remember("gradient_sum", memory, by_share(jnp.asarray(step, jnp.float32), grid), 0.9)
+    return memory
+
+
+def grown(rule, count, grid=GRID, by_gradient=0, gradient=GRADIENT, active=ACTIVE, later=GRADIENT):
     """Drop nothing, grow ``count`` a share into free slots; the new places as a drawing of 0 and 1."""
     index = index_from_mask(active, grid, grid.cells)
     nothing = jnp.zeros((grid.cells,), bool)
@@ -31,7 +39,7 @@ def grown(rule, count, grid=GRID, by_gradient=0, gradient=GRADIENT, active=ACTIV
         rule,
         grid,
         candidates(index, grid, nothing, False),
-        by_share(jnp.asarray(gradient), grid),
+        by_share(jnp.asarray(gradient), grid) if rule != "gradient_sum" else two_steps(gradient, later, grid),
         by_share(jnp.asarray(DRAW), grid),
         jnp.int32(count),
         jnp.int32(by_gradient),
@@ -54,9 +62,24 @@ def test_gradient_takes_the_highest_scores(rule):
     assert grown(rule, 3) == [[0, 0, 1, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]
 
 
-def test_gradient_sum_draws_among_twice_as_many():
-    # Candidates 8 7 6 5 by gradient; their draws are 5 3 7 6.
-    assert grown("gradient_sum", 2) == [[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 1]]
+def test_gradient_sum_grows_the_highest_sums_of_the_candidates():
+    # One row of places, all free, two wanted: the first gradient makes 7 6 5 4 candidates, the sums 14 13 5 4 decide.
+    row, free = BlockGrid((1, 8), (1, 1)), np.zeros((1, 8), bool)
+    first, later = np.arange(8.0)[None], np.array([[90, 80, 70, 60, 0, 0, 7, 7]], float)
+    index = index_from_mask(free, row, 8)
+    nothing, draw = jnp.zeros((8,), bool), jnp.arange(8, 0, -1, dtype=jnp.int32)[None]
+    score = growth.order(
+        "gradient_sum", row, jnp.ones((1, 8), bool), two_steps(first, later, row), draw, jnp.int32(2), jnp.int32(0)
+    )
+    assert regrow(index, row, nothing, score, 2, False).index.flat.tolist()[:2] == [6, 7]
+    # Sums 0 to 7 from one step: 6 and 7, whatever is drawn.
+    score = growth.order(
+        "gradient_sum", row, jnp.ones((1, 8), bool), two_steps(first, 0 * first, row), draw, jnp.int32(2), jnp.int32(0)
+    )
+    assert regrow(index, row, nothing, score, 2, False).index.flat.tolist()[:2] == [6, 7]
+    # Candidates 8 7 6 5 by the first gradient; sums 9 8 12 11.
+    later = np.where(GRADIENT == 8, 1, np.where(GRADIENT == 7, 1, 6)).astype(np.float32)
+    assert grown("gradient_sum", 2, later=later) == [[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 1]]
 
 
 def test_mix_grows_its_part_by_gradient_and_the_rest_by_draw():
@@ -97,9 +120,10 @@ def test_counts_are_exact(rule, count):
 
 def test_memory_adds_up_or_averages_and_is_kept_or_not():
     memory, fresh = jnp.array([1.0, 2.0]), jnp.array([3.0, 0.0])
-    np.testing.assert_allclose(growth.remember("gradient_sum", memory, fresh, 0.9), [4.0, 2.0])
+    summed = two_steps(GRADIENT, 2 * GRADIENT)
+    np.testing.assert_array_equal(summed[0], np.stack([GRADIENT.T.reshape(-1), 3 * GRADIENT.T.reshape(-1)]))
     np.testing.assert_allclose(growth.remember("momentum", memory, fresh, 0.9), [1.2, 1.8], rtol=1e-6)
-    np.testing.assert_array_equal(growth.forget("gradient_sum", memory), [0.0, 0.0])
+    np.testing.assert_array_equal(growth.forget("gradient_sum", summed), growth.no_memory("gradient_sum", 1, GRID)[0])
     np.testing.assert_array_equal(growth.forget("momentum_neuron", memory), memory)
 
 

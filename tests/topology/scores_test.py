@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.topology import scores
+from sparsejax.topology import scores, selection
 from sparsejax.topology.blocks import BlockGrid, coordinates, index_from_mask, positions_of
 from sparsejax.topology.keys import weight_key
 
 magnitude = jax.jit(scores.magnitude)
 random = jax.jit(scores.random, static_argnums=1)
-lowest = jax.jit(scores.lowest)
+lowest = jax.jit(selection.lowest)
 
 
 def test_magnitude_worked_example():

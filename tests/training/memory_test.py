@@ -25,12 +25,14 @@ WIDE = {
 }
 
 
-@pytest.mark.parametrize("grow", ["random", "momentum"])
+@pytest.mark.parametrize("grow", ["random", "momentum", "gradient_sum"])
 def test_measured_bytes_are_those_of_the_formula(tmp_path, grow):
     recipe = tiny_recipe(tmp_path, topology_grow=grow)
     maskable, whole = measure(recipe, recipe.abstract)
     counted = [weight.counted for weight in recipe.weights.values()]
-    expected = memory(recipe.shape, counted, rewired=True, remembered=grow == "momentum")
+    expected = memory(
+        recipe.shape, counted, rewired=True, remembered={"random": 0, "momentum": 1, "gradient_sum": 2}[grow]
+    )
     for kind in ("values", "indices", "ages", "moments", "gradients"):
         assert getattr(maskable, kind) == getattr(expected.maskable, kind), kind
         assert getattr(whole, kind) == getattr(expected.total, kind), kind

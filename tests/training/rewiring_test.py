@@ -50,6 +50,10 @@ def scores_of(recipe, seed=0):
         name: draw.random((layers, weight.grid.shards, weight.grid.cells_per_share), np.float32)
         for name, weight in recipe.sparse.items()
     }
+    if recipe.run.topology.grow == "gradient_sum":  # the first gradient and the sum
+        growth = {
+            name: np.stack([first, draw.random(first.shape, np.float32)], axis=2) for name, first in growth.items()
+        }
     taylor = {name: draw.random((layers, weight.capacity), np.float32) for name, weight in recipe.sparse.items()}
     topology = recipe.run.topology
     return Scores(growth if topology.grow in SCORED else {}, taylor if topology.drop == "taylor" else {})
