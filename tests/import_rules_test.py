@@ -45,7 +45,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "training.restore",
         "training.workdir",
     },
-    "planning": {"training", "models", "scaling.runs", "data.tokenizer", "interop.dense_checkpoint"},
+    "planning": {
+        "topology",
+        "training",
+        "models",
+        "scaling.runs",
+        "data.open_set",
+        "data.tokenizer",
+        "interop.dense_checkpoint",
+    },
     "cli": {
         "topology",
         "data",

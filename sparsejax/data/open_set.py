@@ -86,6 +86,23 @@ def open_token_set(config: DataConfig, cache: Path, digests: FileDigests, notice
     return OpenSet(files, tokenizer, manifest.data_digest)
 
 
+def set_tokenizer(config: DataConfig) -> Tokenizer | None:
+    """The tokenizer of the token set that ``data.path`` names, without its shards; None where no set is on this machine.
+
+    Raises:
+      ConfigError: the manifest cannot be read, or another tokenizer is asked for.
+    """
+    try:
+        directory = StoredDirectory(config.path)
+        if directory.local is None or MANIFEST not in directory.sizes():
+            return None
+        content = directory.read(MANIFEST)
+    except OSError:
+        return None
+    manifest = Manifest.from_json(content, f"{directory.location}/{MANIFEST}")
+    return _tokenizer(PathSetting("data.path", config.path), config, directory.local, manifest)
+
+
 def _reached(manifest: Manifest, split: str, unique_tokens: int) -> list[Shard]:
     """The shards of a split that are read: all, or of ``train`` those up to the last token of a budget above 0."""
     shards, reached = manifest.splits[split].shards, 0

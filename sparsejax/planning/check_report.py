@@ -15,6 +15,8 @@ from sparsejax.planning.compiling import TRAIN
 from sparsejax.planning.fit import GPU_MEMORY_SHARE, Fit, size_of
 from sparsejax.planning.footprint import ProgramBytes
 from sparsejax.planning.overflow import Overflow
+from sparsejax.topology.density_path import decays
+from sparsejax.training.spent import score_passes
 
 _MIB, _GIB = 2**20, 2**30
 
@@ -24,8 +26,11 @@ def heading(fit: Fit, system: System) -> str:
     run, work = fit.recipe.run, fit.work
     mesh = f"{work.replica} x {work.fsdp} x {work.tensor} (replica x fsdp x tensor)"
     sequence = ", activations cut along tokens" if run.mesh.sequence else ""
+    density = f"{run.topology.density:g}"
+    if decays(run.topology):
+        density = f"{run.topology.density_start:g} falling to {density} ({fit.density:.3g} in the mean)"
     return (
-        f"{run.model.size}, density {run.topology.density:g}, {run.topology.method} on {system.name}: "
+        f"{run.model.size}, density {density}, {run.topology.method} on {system.name}: "
         f"{system.devices} devices, mesh {mesh}{sequence}; {work.tokens:,} tokens a step in {work.microbatches} "
         f"microbatches of {work.micro_tokens:,} for each of {work.replica * work.fsdp} groups, remat {work.remat}"
     )
@@ -66,7 +71,8 @@ def traffic_table(fit: Fit, twin: Fit | None, system: System) -> Table:
     source = "read off the compiled program" if fit.compiled else "by formula"
     table = _table(f"traffic of one train step and device, {source}")
     _columns(table, "collective", "over", "group", "count", "payload MiB", "sent MiB", "GB/s", "ms", "twin's sent MiB")
-    links = fit.times.links if fit.times is not None else {}
+    # Where the density falls, times are means and bytes those of the first step.
+    links = {} if fit.times is None or decays(fit.recipe.run.topology) else fit.times.links
     dense = {(each.kind, each.axes): each for each in twin.traffic} if twin else {}
     for each in fit.traffic:
         total = sum(other.sent for other in fit.traffic if other.axes == each.axes)
@@ -124,6 +130,11 @@ def remarks(fit: Fit, twin: Fit | None, system: System) -> Iterator[str]:
         yield f"bound by {fit.times.bound} at the floor. {floor.ASSUMPTIONS}"
     else:
         yield "a CPU has no peaks in the table of chips: no times"
+    topology = fit.recipe.run.topology
+    if decays(topology):
+        yield "the density falls: bytes and traffic are those of the first step, FLOPs and times means over the run"
+    if passes := score_passes(fit.recipe):
+        yield f"FLOPs and times count {passes:,} passes that score places for growth or drops, spread over all steps"
     if twin is not None and fit.compiled and not twin.compiled:
         yield "the twin was not compiled: its state is exact, its traffic and times are formulas; see --twin=compiled"
     if system.target.platform == "gpu":
@@ -165,6 +176,7 @@ def _recorded(fit: Fit) -> dict[str, Any]:
     return {
         "size": run.model.size,
         "density": run.topology.density,
+        "mean_density": fit.density,
         "mesh": dataclasses.asdict(run.mesh),
         "steps": fit.recipe.steps,
         "tokens_per_step": fit.work.tokens,

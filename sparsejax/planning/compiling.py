@@ -113,7 +113,8 @@ def lower_programs(recipe: Recipe, device: jax.Device, names: tuple[str, ...]) -
         found[TRAIN] = programs.train_step(recipe).lower(state, targets_BT, rates, *teacher_on(recipe, device))
     if MEET in names and recipe.replicas > 1:
         found[MEET] = programs.meet_step(recipe).lower(state)
-    if not recipe.rewires:
+    # What nobody asks for is not even traced: the attention of a GPU that is not here cannot be.
+    if not recipe.rewires or not {SCORE, REWIRE} & set(names):
         return found
     scores: Any = NO_SCORES
     due = recipe.run.topology.every

@@ -16,7 +16,6 @@ from sparsejax.config import RunConfig
 from sparsejax.hardware.interconnect import group_bandwidth
 from sparsejax.hardware.systems import System
 from sparsejax.hardware.topologies import place_of
-from sparsejax.models.accounting import theoretical_flops
 from sparsejax.models.parallel import AXES
 from sparsejax.planning import compiling, estimate, floor
 from sparsejax.planning.collectives import collectives
@@ -25,9 +24,10 @@ from sparsejax.planning.footprint import ProgramBytes, local_bytes, program_byte
 from sparsejax.planning.overflow import Overflow
 from sparsejax.planning.ring import Traffic
 from sparsejax.planning.traffic import Work, step_traffic
-from sparsejax.training.distill import teacher_flops
+from sparsejax.planning.whole_run import mean_density, mean_times, stages
 from sparsejax.training.loss import chunk_count
 from sparsejax.training.recipe import Recipe
+from sparsejax.training.spent import whole_run
 
 # Of a GPU's memory, what is left when its runtime and fragments have had theirs: XLA_PYTHON_CLIENT_MEM_FRACTION=0.9.
 GPU_MEMORY_SHARE = 0.9
@@ -47,7 +47,9 @@ class Fit:
       estimate: of everything else in a step, by arithmetic.
       programs: what compiled programs hold, or by how much they are too large; empty where nothing was compiled.
       traffic: collectives of a train step: of the compiled program, by formula where there is none.
-      executed, theoretical: FLOPs, see ``models/accounting.py``.
+      executed, theoretical: FLOPs, see ``models/accounting.py``; means over the steps of the run, passes that score
+        places included.
+      density: share of active weights, the mean over the run.
       times: of a step; None on a CPU, which has no peaks.
       limit: bytes that a device has for programs; None where unknown.
     """
@@ -60,6 +62,7 @@ class Fit:
     traffic: tuple[Traffic, ...]
     executed: int
     theoretical: int
+    density: float
     times: floor.Times | None
     limit: int | None
 
@@ -155,8 +158,10 @@ def _fit(
     rows, length = work.rows // (work.replica * work.fsdp * work.microbatches), work.length // work.tensor
     chunks = chunk_count((rows, length), run.train.loss_chunk)
     executed, at_least = floor.step_flops(work, recipe.implementations, attention=name, logits_recomputed=chunks > 1)
+    spent = whole_run(recipe)
+    mean_executed = round(spent.executed * work.tokens)
     moments = {"float32": 4, "bfloat16": 2}[run.optim.moment_dtype]
-    beside, passing, learned = {}, {}, teacher_flops(recipe) * work.tokens
+    beside, passing = {}, {}
     if run.init.distills:
         beside = {TEACHER: local_bytes(jax.tree.leaves(compiling.teacher_on(recipe, device)))}
         passing = {
@@ -164,12 +169,17 @@ def _fit(
         }
     times = None
     if system.chip is not None:
-        moved = floor.memory_bytes(work, logits_made=1 + (chunks > 1), moment_bytes=moments)
-        moved += work.microbatches * sum(beside.values())
-        groups = {each.axes for each in traffic}
-        links = {axes: axes_bandwidth(system, recipe.mesh, axes) for axes in groups}
-        rates = floor.Rates(system.chip.peak_flops, system.chip.memory_bandwidth, links)
-        times = floor.times_of((at_least + learned) // work.devices, moved, traffic, rates)
+        flops = (mean_executed - (executed - at_least)) // work.devices
+        parts = []
+        for share, stage in stages(recipe):
+            here = work_of(stage)
+            sent = traffic if stage is recipe else step_traffic(here)
+            links = {each.axes: axes_bandwidth(system, recipe.mesh, each.axes) for each in sent}
+            rates = floor.Rates(system.chip.peak_flops, system.chip.memory_bandwidth, links)
+            moved = floor.memory_bytes(here, logits_made=1 + (chunks > 1), moment_bytes=moments)
+            moved += work.microbatches * sum(beside.values())
+            parts.append((share, floor.times_of(flops, moved, sent, rates)))
+        times = mean_times(parts)
     refused = [each.available for each in sizes.values() if isinstance(each, Overflow)]
     return Fit(
         recipe=recipe,
@@ -181,8 +191,9 @@ def _fit(
         | passing,
         programs=sizes,
         traffic=traffic,
-        executed=executed + learned,
-        theoretical=theoretical_flops(work.shape, work.weights, work.length).train * work.tokens,
+        executed=mean_executed,
+        theoretical=round(spent.theoretical * work.tokens),
+        density=mean_density(recipe, spent),
         times=times,
         limit=refused[0] if refused else memory_limit(system),
     )
