@@ -87,7 +87,7 @@ def open_token_set(config: DataConfig, cache: Path, digests: FileDigests, notice
 
 
 def set_tokenizer(config: DataConfig) -> Tokenizer | None:
-    """The tokenizer of the token set that ``data.path`` names, without its shards; None where no set is on this machine.
+    """The tokenizer of the token set that ``data.path`` names, without its shards; None where no set is here.
 
     Raises:
       ConfigError: the manifest cannot be read, or another tokenizer is asked for.

@@ -52,6 +52,12 @@ def remember(grow: str, memory: jax.Array, fresh: jax.Array, decay: float) -> ja
     return jnp.stack([jnp.where(first == _NONE_YET, fresh, first), summed + fresh], axis=-2)
 
 
+def from_sums(summed: jax.Array) -> jax.Array:
+    """A memory of ``gradient_sum`` from sums ``[..., m]`` alone, which stand for the first gradients too."""
+    first = jnp.where(jnp.any(summed != 0), summed, _NONE_YET)
+    return jnp.stack([first, summed], axis=-2)
+
+
 def forget(grow: str, memory: jax.Array) -> jax.Array:
     """The memory after a rewiring: sums start again, moving averages go on."""
     if grow != "gradient_sum":

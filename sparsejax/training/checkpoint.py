@@ -175,6 +175,18 @@ class Checkpoints:
             )
         return state
 
+    def shapes(self, step: int) -> Any:
+        """The tree of a checkpoint's state with shapes in place of arrays; None if it cannot be read."""
+        try:
+            with without_echoes():
+                return ocp.metadata(self._orbax_directory() / str(step), checkpointable_name="state").metadata
+        except Exception:  # loading it meets the same, and says so
+            return None
+
+    def tell(self, step: int, text: str) -> None:
+        """Show a line about a checkpoint."""
+        self._notice(f"checkpoint {step} {text}")
+
     def _load(self, step: int, abstract_at: AbstractAt) -> tuple[TrainState | None, str]:
         """The state of one step, or None and why it cannot be read."""
         record: Record | None = None

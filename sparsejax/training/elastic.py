@@ -14,7 +14,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from sparsejax.models.weight_table import SparseWeight, weight_table
-from sparsejax.training import programs
+from sparsejax.training import earlier_sums, programs
 from sparsejax.training.checkpoint import Checkpoints
 from sparsejax.training.recipe import Recipe
 from sparsejax.training.resize import resize, slots_of
@@ -44,6 +44,9 @@ def load_step(checkpoints: Checkpoints, recipe: Recipe, step: int) -> TrainState
 
 def _in_ownslots_of(checkpoints: Checkpoints, recipe: Recipe, state: TrainState) -> TrainState:
     step = int(state.step)
+    if earlier_sums.is_earlier(state) and recipe.run.topology.grow == "gradient_sum":
+        checkpoints.tell(step, earlier_sums.NOTE)
+        state = earlier_sums.with_first_gradients(state)
     later = recipe.at_stage(step)
     saved = _saved_weights(checkpoints, later, step)
     return state if slots_of(saved) == slots_of(later.sparse) else programs.resize_step(saved, later)(state)
@@ -53,10 +56,15 @@ def _as_saved(checkpoints: Checkpoints, recipe: Recipe, step: int) -> TrainState
     """Shapes as the checkpoint has them, placed on the devices that are there."""
     saved = _saved_weights(checkpoints, recipe, step)
     if slots_of(saved) == slots_of(recipe.sparse):
-        return placed(recipe)
-    shapes = jax.eval_shape(partial(resize, before=recipe.sparse, after=saved), recipe.abstract)
-    places = specs(recipe, shapes)
-    return jax.tree.map(partial(_placed_where_even, recipe), shapes, places)
+        found = placed(recipe)
+    else:
+        shapes = jax.eval_shape(partial(resize, before=recipe.sparse, after=saved), recipe.abstract)
+        places = specs(recipe, shapes)
+        found = jax.tree.map(partial(_placed_where_even, recipe), shapes, places)
+    if recipe.run.topology.grow != "gradient_sum":
+        return found
+    kept = checkpoints.shapes(step)
+    return earlier_sums.as_saved(found, None if kept is None else kept["scores"])
 
 
 def _placed_where_even(recipe: Recipe, leaf: jax.ShapeDtypeStruct, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
