@@ -104,8 +104,8 @@ def test_flops_times_and_hours(tmp_path, method, dtype, hardware):
     assert fit.theoretical == pytest.approx(TOKENS * 3 * (linear + LAYERS * SQUARE + HEAD), abs=1)
     dense = 2 * LAYERS * MASKABLE
     step = 3 * (dense + LAYERS * SQUARE + HEAD)
-    # A pass that scores: forward and once more (without the last product, which no gradient needs), the gradient of
-    # inputs, all places; attention forward, once more and twice backward; the head forward and the gradient of its input.
+    # A pass that scores: forward and once more (without the last product, which no gradient needs), the gradient
+    # of inputs, all places; attention forward, once more and twice backward; the head forward and the gradient of its input.
     score = 4 * (dense + LAYERS * SQUARE) - LAYERS * 2 * KINDS["down"] + 2 * HEAD
     executed = TOKENS * (step + passes(topology) / STEPS * score)
     assert fit.executed == pytest.approx(executed, abs=1)
@@ -155,33 +155,30 @@ def test_bytes_by_kind(tmp_path, method, replicas, moments):
     assert state["indices"] == index + kept
 
 
-@pytest.mark.parametrize(("source", "wanted"), [("tokens", 257), ("text", 8192), ("jsonl", 8192)])
-def test_the_vocabulary_is_that_of_the_source(tmp_path, capsys, source, wanted):
-    config = f"--config={tmp_path / 'tiny.py'}"
-    settings = tiny_settings(tmp_path, **SHAPE)
-    (tmp_path / "tiny.py").write_text(
-        f"import ml_collections\ndef get_config():\n return ml_collections.ConfigDict({settings!r})\n"
-    )
+OWN_TEXT = {"data_validation_path": "", "data_validation_fraction": 0.1, "data_unique_tokens": 0}
+
+
+@pytest.mark.parametrize("source", ["tokens", "jsonl"])
+def test_the_vocabulary_is_that_of_the_source(tmp_path, capsys, source):
+    settings = tiny_settings(tmp_path, **SHAPE, **OWN_TEXT)
+    config = tmp_path / "tiny.py"
+    config.write_text(f"import ml_collections\ndef get_config():\n return ml_collections.ConfigDict({settings!r})\n")
+    write_text(tmp_path / "text.txt")
+    wanted, tokenizer = {"tokens": (VOCABULARY, "byte"), "jsonl": (8192, "bpe")}[source]
     if source == "tokens":
-        write_text(tmp_path / "text.txt")
-        made = ["--config.data.validation_path=", "--config.data.validation_fraction=0.1", f"--out={tmp_path / 'set'}"]
-        assert main(["tokenize", config, *made]) == 0
-    flags = [
-        f"--config.data.source={source}",
-        f"--config.data.path={tmp_path / ('set' if source == 'tokens' else 'x')}",
-    ]
-    flags += ["--config.data.validation_path=", "--hardware=h100:1", "--twin=none", f"--json={tmp_path / 'check.json'}"]
-    tokenizer = "byte" if source == "tokens" else "bpe"
-    assert main(["check", config, *flags, f"--config.data.tokenizer={tokenizer}"]) == 0
-    found = json.loads((tmp_path / "check.json").read_text())["run"]["state_bytes"]["other parameters"]
+        assert main(["tokenize", f"--config={config}", f"--out={tmp_path / 'set'}"]) == 0
+    record = tmp_path / "check.json"
+    flags = ["check", f"--config={config}", f"--config.data.source={source}", f"--config.data.path={tmp_path / 'set'}"]
+    flags += ["--hardware=h100:1", "--twin=none", f"--json={record}", "--overwrite"]
+    assert main([*flags, f"--config.data.tokenizer={tokenizer}"]) == 0
+    found = json.loads(record.read_text())["run"]["state_bytes"]["other parameters"]
     assert found == 4 * (2 * wanted * WIDTH + (2 * LAYERS + 1) * WIDTH)
     if source == "tokens":
-        assert main(["check", config, *flags, "--config.data.tokenizer=bpe", "--overwrite"]) == 2
+        assert main([*flags, "--config.data.tokenizer=bpe"]) == 2
         assert "was made with data.tokenizer=byte" in capsys.readouterr().err
-    else:
-        run = resolve(tiny_settings(tmp_path, data_source="tokens", data_path=str(tmp_path / "nowhere")))
-        assert (
-            facts_of(run, steps=1, vocab_size=0).notes
-            == ("vocabulary: data.vocab_size=8192, for the token set is not here",)
-            or run.data.tokenizer == "byte"
-        )
+
+
+def test_a_token_set_that_is_not_here_is_said(tmp_path):
+    nowhere = {"data_source": "tokens", "data_path": str(tmp_path / "nowhere"), "data_tokenizer": "bpe"}
+    facts = facts_of(resolve(tiny_settings(tmp_path, **OWN_TEXT, **nowhere)), steps=1, vocab_size=0)
+    assert facts.notes == (f"vocabulary: data.vocab_size={facts.vocab_size}, for the token set is not here",)
