@@ -16,7 +16,7 @@ from sparsejax.planning import check_report
 from sparsejax.planning.facts import Facts, facts_of
 from sparsejax.planning.fit import checked
 from sparsejax.topology.methods import METHODS
-from tests.training.tiny import tiny_settings, write_text
+from tests.training.tiny import tiny_settings
 
 LAYERS, WIDTH, MLP, VOCABULARY, LENGTH, ROWS, STEPS, EVERY = 2, 32, 64, 257, 32, 8, 1000, 10
 KINDS = {"q": WIDTH * WIDTH, "k": WIDTH * WIDTH, "v": WIDTH * WIDTH, "o": WIDTH * WIDTH}
@@ -105,7 +105,7 @@ def test_flops_times_and_hours(tmp_path, method, dtype, hardware):
     dense = 2 * LAYERS * MASKABLE
     step = 3 * (dense + LAYERS * SQUARE + HEAD)
     # A pass that scores: forward and once more (without the last product, which no gradient needs), the gradient
-    # of inputs, all places; attention forward, once more and twice backward; the head forward and the gradient of its input.
+    # of inputs, all places; attention forward, once more and twice backward; the head forward and its inputs'.
     score = 4 * (dense + LAYERS * SQUARE) - LAYERS * 2 * KINDS["down"] + 2 * HEAD
     executed = TOKENS * (step + passes(topology) / STEPS * score)
     assert fit.executed == pytest.approx(executed, abs=1)
@@ -163,10 +163,11 @@ def test_the_vocabulary_is_that_of_the_source(tmp_path, capsys, source):
     settings = tiny_settings(tmp_path, **SHAPE, **OWN_TEXT)
     config = tmp_path / "tiny.py"
     config.write_text(f"import ml_collections\ndef get_config():\n return ml_collections.ConfigDict({settings!r})\n")
-    write_text(tmp_path / "text.txt")
+    (tmp_path / "text.jsonl").write_text("".join(f'{{"text": "document {i}, {7919 * i}"}}\n' for i in range(100)))
     wanted, tokenizer = {"tokens": (VOCABULARY, "byte"), "jsonl": (8192, "bpe")}[source]
     if source == "tokens":
-        assert main(["tokenize", f"--config={config}", f"--out={tmp_path / 'set'}"]) == 0
+        own = ["--config.data.source=jsonl", f"--config.data.path={tmp_path / 'text.jsonl'}"]
+        assert main(["tokenize", f"--config={config}", *own, f"--out={tmp_path / 'set'}"]) == 0
     record = tmp_path / "check.json"
     flags = ["check", f"--config={config}", f"--config.data.source={source}", f"--config.data.path={tmp_path / 'set'}"]
     flags += ["--hardware=h100:1", "--twin=none", f"--json={record}", "--overwrite"]
