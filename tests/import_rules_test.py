@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 FOR_ALL = {"config", "files", "hardware"}
 
-FRAMEWORKS = {"grain", "ml_collections", "orbax", "tensorboardX"}
+FRAMEWORKS = {"grain", "ml_collections", "orbax", "tensorboard"}
 # Room or folder -> third-party packages it never imports.
 NEVER_IMPORTS: dict[str, set[str]] = {
     "topology": FRAMEWORKS | {"flax", "optax"},

@@ -26,7 +26,7 @@ def as_saved(abstract: TrainState, saved: Mapping[str, Any] | None) -> TrainStat
     """
     if saved is None:
         return abstract
-    scores = {}
+    scores: dict[str, Any] = {}
     for name, leaf in abstract.scores.items():
         earlier = name in saved and len(saved[name].shape) == 3
         shape = (*leaf.shape[:2], leaf.shape[3]) if earlier else leaf.shape

@@ -13,35 +13,41 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from sparsejax.files.durable import naming
+
 _VERSION = "brain.Event:2"
 
 
 class EventFile:
-    """One session's events in a directory; TensorBoard forgets what earlier sessions wrote from ``first_step`` on."""
+    """TensorBoard's file of one session, written by the caller's thread, which then sees the errors."""
 
-    def __init__(self, directory: Path, first_step: int, suffix: str) -> None:
-        """Create a file of its own: named by the time, the machine and ``suffix``."""
+    def __init__(self, directory: Path, start_step: int) -> None:
+        """Begin a file; points of earlier sessions behind ``start_step`` are no longer shown."""
         directory.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}{suffix}"
-        self._file = (directory / name).open("ab")
+        self._path = directory
+        # The suffix keeps a session's file apart from that of another in the bucket, started in the same second.
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{start_step}"
+        with naming(directory):
+            self._file = (directory / name).open("ab")
         self._records = RecordWriter(self._file)
         self._write(Event(file_version=_VERSION))
-        self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+        self._write(Event(step=start_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
-    def add(self, values: dict[str, float], step: int) -> None:
-        """Write the scalars of one step, by tag, and hand them to the system."""
-        scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._write(Event(step=step, summary=Summary(value=scalars)))
-        self._file.flush()
+    def add(self, name: str, value: float, step: int) -> None:
+        """Add a point."""
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)])))
 
     def flush(self) -> None:
-        """Hand everything written to the system."""
-        self._file.flush()
+        """Hand what was added to the system."""
+        with naming(self._path):
+            self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """End the file."""
+        with naming(self._path):
+            self._file.close()
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
-        self._records.write(event.SerializeToString())
+        with naming(self._path):
+            self._records.write(event.SerializeToString())

@@ -14,17 +14,13 @@ import itertools
 import math
 import os
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
 from sparsejax.files.durable import naming, replace_file
+from sparsejax.training.event_file import EventFile
 from sparsejax.training.metrics_rows import read_log, read_rows, row_line
 from sparsejax.training.workdir import Notice, RunDirectory
 
@@ -79,7 +75,7 @@ class RunLog(SilentLog):
         kept = [(row, line) for row, line in zip(log.rows, log.lines, strict=True) if row["step"] <= start_step]
         replace_file(self._path, "".join(f"{line}\n" for _, line in kept))
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = _Board(self.board, start_step)
+        self._board = EventFile(self.board, start_step)
         self._written = {(row["kind"], row["step"]) for row, _ in kept}
         self.previous_seconds = max((row["seconds"] for row, _ in kept if "seconds" in row), default=0.0)
 
@@ -130,35 +126,6 @@ class RunLog(SilentLog):
                 target = self._remote / path.relative_to(self._local)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
-
-
-class _Board:
-    """TensorBoard's file of one session, written by the caller's thread, which then sees the errors."""
-
-    def __init__(self, directory: Path, start_step: int) -> None:
-        """Begin a file; points of earlier sessions behind ``start_step`` are no longer shown."""
-        directory.mkdir(parents=True, exist_ok=True)
-        self._path = directory
-        with naming(directory):
-            # The suffix keeps a session's file apart from that of another in the bucket, started in the same second.
-            self._events = EventsWriter(str(directory / "events"), f".{start_step}")
-            restart = SessionLog(status=SessionLog.START)
-            self._events.write_event(Event(wall_time=time.time(), step=start_step + 1, session_log=restart))
-
-    def add(self, name: str, value: float, step: int) -> None:
-        """Add a point."""
-        with naming(self._path):
-            self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-
-    def flush(self) -> None:
-        """Hand what was added to the system."""
-        with naming(self._path):
-            self._events.flush()
-
-    def close(self) -> None:
-        """End the file."""
-        with naming(self._path):
-            self._events.close()
 
 
 def spike_height(rows: Iterable[Mapping[str, Any]]) -> float:
