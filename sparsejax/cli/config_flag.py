@@ -80,10 +80,7 @@ def _take_model(settings: ml_collections.ConfigDict, overridden: Set[str]) -> No
     # A checkpoint is opened by libraries that take seconds to import.
     from sparsejax.interop.dense_checkpoint import model_settings
 
-    try:
-        found = model_settings(checkpoint)
-    except ConfigError as error:
-        raise ConfigError(f"init.from: {str(error).removeprefix('init.from=')}") from error
+    found = model_settings(checkpoint)
     with settings.unlocked(), settings.ignore_type():
         for name, value in found.items():
             if given[name] is None or f"model.{name}" not in overridden:

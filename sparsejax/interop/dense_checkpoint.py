@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,19 @@ class OpenedCheckpoint:
 
     def params(self, *, vocab_size: int, mlp: int) -> Tree:
         """See ``llama_checkpoint.to_params``."""
-        return to_params(self, vocab_size=vocab_size, mlp=mlp)
+        with _names_setting(self.directory):
+            return to_params(self, vocab_size=vocab_size, mlp=mlp)
+
+
+@contextmanager
+def _names_setting(name: object) -> Iterator[None]:
+    """Begin the line of an error with the setting, where it names only a file of the checkpoint."""
+    try:
+        yield
+    except ConfigError as error:
+        if "init.from" in str(error):
+            raise
+        raise ConfigError(f"init.from={name}: {error}") from error
 
 
 def open_checkpoint(name: str, notice: Notice) -> OpenedCheckpoint:
@@ -65,22 +78,23 @@ def open_checkpoint(name: str, notice: Notice) -> OpenedCheckpoint:
     Raises:
       ConfigError: it is none of them, or is broken; or it is a run, and several processes would each read it.
     """
-    source = run_directory(name, "config.init.from")
-    if is_run(source):
-        if jax.process_count() > 1:
-            raise ConfigError(
-                f"init.from={name}: is a run, which one process reads at a time; 'sparsejax export' it and name that"
-            )
-        run, manifest = from_run(source, notice), read_manifest(source)
-        assert manifest is not None, "it is a run"
-        return OpenedCheckpoint(Path(name), run.shape, run_tokenizer(source, manifest), run.tensor)
-    if not isinstance(source, Path) or not source.is_dir():
-        raise ConfigError(f"init.from={name}: no such directory; name a LLaMA checkpoint, an export or a run")
-    if is_export(source):
-        model = read_export(source)
-        return OpenedCheckpoint(source, model.shape, load_tokenizer(source), model.tensor)
-    checkpoint = read_llama(source)
-    return OpenedCheckpoint(source, checkpoint.shape, _tokenizer_of(source), checkpoint.tensor)
+    with _names_setting(name):
+        source = run_directory(name, "config.init.from")
+        if is_run(source):
+            if jax.process_count() > 1:
+                raise ConfigError(
+                    f"init.from={name}: is a run, which one process reads at a time; name what 'sparsejax export' makes"
+                )
+            run, manifest = from_run(source, notice), read_manifest(source)
+            assert manifest is not None, "it is a run"
+            return OpenedCheckpoint(Path(name), run.shape, run_tokenizer(source, manifest), run.tensor)
+        if not isinstance(source, Path) or not source.is_dir():
+            raise ConfigError(f"init.from={name}: no such directory; name a LLaMA checkpoint, an export or a run")
+        if is_export(source):
+            model = read_export(source)
+            return OpenedCheckpoint(source, model.shape, load_tokenizer(source), model.tensor)
+        checkpoint = read_llama(source)
+        return OpenedCheckpoint(source, checkpoint.shape, _tokenizer_of(source), checkpoint.tensor)
 
 
 def model_settings(name: str) -> dict[str, Any]:
@@ -89,18 +103,19 @@ def model_settings(name: str) -> dict[str, Any]:
     Raises:
       ConfigError: it is no checkpoint.
     """
-    source = run_directory(name, "config.init.from")
-    if is_run(source):
-        manifest = read_manifest(source)
-        assert manifest is not None, "it is a run"
-        run = resolve(manifest["config"])
-        # A run's weights are as wide as its blocks made them.
-        model = dataclasses.replace(run.model, mlp=mlp_width(run.model, run.topology))
-        shared = {field.name for field in dataclasses.fields(LlamaShape)}
-        return {key: value for key, value in dataclasses.asdict(model).items() if key in shared}
-    if not isinstance(source, Path) or not source.is_dir():
-        raise ConfigError(f"init.from={name}: no such directory; name a LLaMA checkpoint, an export or a run")
-    return read_config(source).model_fields
+    with _names_setting(name):
+        source = run_directory(name, "config.init.from")
+        if is_run(source):
+            manifest = read_manifest(source)
+            assert manifest is not None, "it is a run"
+            run = resolve(manifest["config"])
+            # A run's weights are as wide as its blocks made them.
+            model = dataclasses.replace(run.model, mlp=mlp_width(run.model, run.topology))
+            shared = {field.name for field in dataclasses.fields(LlamaShape)}
+            return {key: value for key, value in dataclasses.asdict(model).items() if key in shared}
+        if not isinstance(source, Path) or not source.is_dir():
+            raise ConfigError(f"init.from={name}: no such directory; name a LLaMA checkpoint, an export or a run")
+        return read_config(source).model_fields
 
 
 def is_run(source: RunDirectory) -> bool:

@@ -80,3 +80,13 @@ def test_the_hubs_tokenizer_is_read_if_it_can_be(tmp_path):
     write_checkpoint(tmp_path / "hub")
     (tmp_path / "hub" / "tokenizer.json").write_text(json.dumps({"model": "nothing"}))
     assert open_checkpoint(str(tmp_path / "hub"), print).tokenizer is None
+
+
+def test_every_error_of_a_checkpoint_names_the_setting(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    for name in (tmp_path / "empty", tmp_path / "broken", tmp_path / "none", "gs://", "a\nb", ""):
+        for call in (lambda name=name: open_checkpoint(str(name), print), lambda name=name: model_settings(str(name))):
+            with pytest.raises(ConfigError, match=r"init\.from="):
+                call()
