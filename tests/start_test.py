@@ -43,7 +43,6 @@ def test_nothing_imports_torch(tmp_path):
         (["train", "--help"], 0),
         (["train", "--config=configs/quickstart.py", "--workdir=x", "--config.modell.size=3"], 2),
         (["train", "--config=configs/quickstart.py", "--workdir=x", "--config.model.sise=3"], 2),
-        (["sweep", "--help"], 0),
         (["check", "--help"], 0),
     ],
 )

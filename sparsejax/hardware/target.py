@@ -6,10 +6,12 @@ The host that compiles is not always the device that runs: a laptop plans a pod 
 from __future__ import annotations
 
 import dataclasses
-
-import jax
+from typing import TYPE_CHECKING
 
 from sparsejax.hardware.chips import chip_for
+
+if TYPE_CHECKING:
+    import jax
 
 
 @dataclasses.dataclass(frozen=True)
