@@ -26,9 +26,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", help="CSV file, one row a step of a branch")
     parser.add_overwrite()
     flags = parser.parse_args(argv)
-    if not 1 <= flags.steps < 2**31 or not 0 <= flags.saturate < 2**31:
+    if not 1 <= flags.steps < 2**31 or not 0 <= flags.saturate <= 10**9:
         parser.error(
-            f"--steps={flags.steps}, --saturate={flags.saturate}: must be at least 1, at least 0, and below 2**31"
+            f"--steps={flags.steps}, --saturate={flags.saturate}: must be from 1 to 2**31 - 1, and from 0 to 10**9"
         )
     if flags.at and not all(part.isascii() and part.isdigit() for part in flags.at.split(",")):
         parser.error(f"--at={flags.at}: must be steps, such as 99,198")

@@ -118,7 +118,7 @@ def test_unfit_ingredients_are_refused(runs, tmp_path):
     assert "at least two different" in refusal([runs / "a", runs / "a"], out)
     assert "holds no run" in refusal([runs / "a", tmp_path / "nowhere"], out)
     both = [runs / "a", runs / "b"]
-    for shares in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
+    for shares in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], [1e308, 1e308]):
         assert "must be 2 numbers of at least 0, one a run, not all 0" in refusal(both, out, shares=shares)
     assert "a greedy soup has equal shares" in refusal(both, out, shares=[1.0, 1.0], greedy=True)
     with pytest.raises(ConfigError, match=r"^--weights=ema: .*a keeps no average of its weights"):
