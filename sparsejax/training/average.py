@@ -186,7 +186,7 @@ def _checked_shares(shares: Sequence[float] | None, count: int, greedy: bool) ->
     given = ",".join(f"{share:g}" for share in shares)
     if greedy:
         raise ConfigError(f"--shares={given}: a greedy soup has equal shares of what it takes; leave one of both out")
-    if len(shares) != count or not all(0 <= share for share in shares) or not 0 < sum(shares) < float("inf"):
+    if len(shares) != count or not all(share >= 0 for share in shares) or not 0 < sum(shares) < float("inf"):
         raise ConfigError(f"--shares={given}: must be {count} numbers of at least 0, one a run, not all 0")
     return [share / sum(shares) for share in shares]
 

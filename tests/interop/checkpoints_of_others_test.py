@@ -110,7 +110,11 @@ DEFECTS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "odd sizes": (changed_json("config.json", hidden_size="16"), NO_RUN, "at `$.hidden_size`"),
     "odd ends": (changed_json("config.json", eos_token_id={"a": 1}), NO_RUN, "at `$.eos_token_id`"),
     "an adapter": (renamed("config.json", "adapter_config.json"), "is an adapter of the hub (LoRA)", "no config.json"),
-    "not JSON": (lambda folder: (folder / "config.json").write_bytes(b"\xff{"), "", "is not UTF-8: byte 0xff"),
+    "not JSON": (
+        lambda folder: (folder / "config.json").write_bytes(b"\xff{"),
+        "is not UTF-8: byte 0xff",
+        "is not UTF-8: byte 0xff",
+    ),
 }
 WANT_RUNS = {
     "evaluate": ["--workdir={}"],
