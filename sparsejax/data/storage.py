@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from sparsejax.data.cache import Stamp
 from sparsejax.data.patterns import cut, fits
-from sparsejax.files.durable import sync_path
+from sparsejax.files.durable import make_folder, sync_path
 from sparsejax.files.text import one_line
 
 # A bucket answers in tens of milliseconds, however little is asked for: what reads many small things does it in as many
@@ -248,7 +248,7 @@ class StoredDirectory:
     def _replaced(self, name: str) -> Iterator[Any]:
         """A sink that becomes the file ``name`` when the block ends well, and nothing when it does not."""
         if self.local is not None:
-            (self.local / name).parent.mkdir(parents=True, exist_ok=True)
+            make_folder((self.local / name).parent)
         partial = f"{self._path(name)}{_PARTIAL}{secrets.token_hex(4)}"
         try:
             with self._named(name):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from sparsejax.files.durable import replace_file
+from sparsejax.files.durable import make_folder, replace_file
 from sparsejax.files.json_records import read_record
 
 # Ids are below it: many times the largest vocabulary in use, and far from what an int32 target or memory cannot hold.
@@ -34,7 +34,7 @@ class TokenizerMeta(msgspec.Struct, frozen=True):
 
     def write(self, directory: Path) -> None:
         """Writes it into ``directory``, which is created if absent."""
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         fields = {"kind": self.kind, "start_id": self.start_id, "end_id": self.end_id}
         replace_file(directory / _FILE, json.dumps(fields) + "\n")
 

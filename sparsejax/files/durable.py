@@ -43,6 +43,18 @@ def replace_file(path: Any, data: bytes | str) -> None:
     sync_path(path.parent)
 
 
+def make_folder(folder: Any) -> None:
+    """Make a folder and those above it that are missing, whose names reach the disk; one that is there stays.
+
+    Args:
+      folder: a ``Path`` of this machine, or an ``epath.Path`` of a bucket.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()] if isinstance(folder, Path) else []
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_path(each.parent)
+
+
 def sync_path(path: Path) -> None:
     """Bring a file, or the names in a folder, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
