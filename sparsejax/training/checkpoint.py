@@ -281,8 +281,10 @@ class Checkpoints:
         if not self._cluster.writes:
             return
         if isinstance(self._directory, Path):
-            sync_tree(self._directory / str(step))
-            sync_path(self._home)
+            # Its files are there; what Orbax has added since is a mark and names.
+            folder = self._directory / str(step)
+            for path in (*(each for each in folder.iterdir() if each.is_file()), folder, self._directory, self._home):
+                sync_path(path)
         for old in self.steps[: -self._keep_last]:
             if not self._kept_for_good(old):
                 self._remove(old)
