@@ -37,7 +37,7 @@ def test_two_processes_one_after_the_other(flags: list[str], capsys: pytest.Capt
     [
         (["--shards=0"], "shards are at least 1"),
         (["--shards=1000000000000"], "shards are at least 1 and at most 99999"),
-        (["--wait=nan"], "seconds are at least 0"),
+        (["--wait=nan"], "--wait: nan cannot be used"),
         (["--out="], "--out is empty: name the directory"),
         (["--verify"], "--config: --verify takes --out alone"),
         (["--process_id=1"], "processes count from 0"),
