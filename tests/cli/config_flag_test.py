@@ -54,3 +54,10 @@ def test_a_method_brings_its_choices_and_later_flags_change_them():
     )
     static = load("--config.topology.method=static", "--config.optim.density_exponent=1")
     assert (static.topology.drop, static.topology.grow, static.optim.density_exponent) == ("none", "none", 1.0)
+
+
+@pytest.mark.parametrize("seed", [2**32, -(2**31) - 1, 10**18])
+def test_seeds_of_more_than_32_bits_are_refused_as_flags(seed):
+    with pytest.raises(ConfigError, match=r"^seeds\.data=-?\d+: must be in \[-2147483648, 4294967295\]"):
+        load(f"--config.seeds.data={seed}")
+    assert load(f"--config.seeds.data={2**32 - 1}").seeds.data == 2**32 - 1
