@@ -99,6 +99,7 @@ class Killed(BaseException):
 def test_killed_at_every_write_and_started_again(
     config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     run(config, tmp_path / "whole")
     original = StoredDirectory._replaced
     kills = 0
