@@ -43,7 +43,7 @@ def write_result(
     rows = read_log(workdir / "metrics.jsonl").rows
     count = parameters(recipe.shape, [weight.counted for weight in recipe.weights.values()])
     tokens = batches.tokens_of(recipe.steps)
-    spent = whole_run(recipe)
+    spent = whole_run(recipe, batches.tokens_of)
     result = RunResult(
         schema=SCHEMA,
         name=workdir.resolve().name,

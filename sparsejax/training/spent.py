@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from sparsejax.models.accounting import parameters
 from sparsejax.topology.density_path import decays
@@ -15,10 +16,10 @@ from sparsejax.training.throughput import score_flops, step_flops, weights_of_st
 
 @dataclasses.dataclass(frozen=True)
 class Spent:
-    """Means over all steps of a run.
+    """Means over a run.
 
     Attributes:
-      active_parameters: active parameters, the dense part included.
+      active_parameters: active parameters, the dense part included; over steps.
       executed: FLOPs per place in the batch that the train steps and the passes that score places execute.
         Evaluations, and the two losses logged at every rewiring, are left out.
       theoretical: FLOPs per token that the active parameters need.
@@ -29,8 +30,11 @@ class Spent:
     theoretical: float
 
 
-def whole_run(recipe: Recipe) -> Spent:
-    """Average over the steps of a run, each with the blocks it trained with."""
+def whole_run(recipe: Recipe, tokens_of: Callable[[int], int] = lambda steps: steps) -> Spent:
+    """Average over the steps of a run, each with the blocks it trained with.
+
+    ``tokens_of`` gives the tokens in the first so many steps; without it all steps have as many.
+    """
     lengths = {0: recipe.steps}
     if decays(recipe.run.topology):
         changes = [0, *(step for step in range(1, recipe.steps) if is_due(recipe, step))]
@@ -46,8 +50,8 @@ def whole_run(recipe: Recipe) -> Spent:
         flops = step_flops(stage, table)
         active += steps * parameters(recipe.shape, [weight.counted for weight in table.values()]).active
         executed += steps * flops.executed
-        theoretical += steps * flops.theoretical
-    return Spent(active / recipe.steps, executed / recipe.steps, theoretical / recipe.steps)
+        theoretical += (tokens_of(start + steps) - tokens_of(start)) * flops.theoretical
+    return Spent(active / recipe.steps, executed / recipe.steps, theoretical / tokens_of(recipe.steps))
 
 
 def score_passes(recipe: Recipe) -> int:

@@ -51,22 +51,15 @@ def score_flops(recipe: Recipe) -> float:
     """FLOPs per place in the batch that a pass of the score program executes (``growth_scores.py``).
 
     That is a step without the gradients of weights, which it does not make, and for every sparse kind the product
-    ``X^T dY`` over all its places. Where a layer's weights are made dense for it, they are multiplied whole; several
-    microbatches make the layers' and the head's products once more in the backward pass. ``drop="taylor"`` alone makes
+    ``X^T dY`` over all its places. Layers are made again in the backward pass; the head is not, for the loss itself is
+    not wanted. Where a layer's weights are made dense for it, they are multiplied whole. ``drop="taylor"`` alone makes
     the gradient of the active blocks instead.
     """
     run = recipe.run
     dense = run.train.microbatches > 1 or recipe.parallel.data > 1
     names = dict.fromkeys(recipe.sparse, "transient") if dense else recipe.implementations
     counted = [weight.counted for weight in recipe.weights.values()]
-    flops = executed_flops(
-        recipe.shape,
-        counted,
-        run.data.sequence_length,
-        names,
-        "full",
-        logits_recomputed=run.train.microbatches > 1 or logits_recomputed(recipe),
-    )
+    flops = executed_flops(recipe.shape, counted, run.data.sequence_length, names, "full")
     products = executed_flops(recipe.shape, counted, 0, names, "none").forward
     score = 0
     for name, weight in recipe.sparse.items():

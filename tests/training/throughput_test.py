@@ -1,9 +1,14 @@
 import dataclasses
+import math
+import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from sparsejax.hardware.target import Target
-from sparsejax.training import throughput
+from sparsejax.planning.hlo_text import arrays, read_program, trips
+from sparsejax.training import programs, throughput
 from tests.training.meshes import ONE, mesh_recipe
 from tests.training.tiny import tiny_recipe
 
@@ -40,3 +45,37 @@ def test_chunks_of_the_loss_are_those_of_a_device(tmp_path):
         for shape in (ONE, (2, 2, 2))
     )
     assert one.executed - many.executed == 2 * 32 * 257
+
+
+def products(text):
+    """FLOPs of all products of a compiled program, loops by their trips: read off its text."""
+    program, entry = read_program(text)
+
+    def of(name):
+        total, results = 0, {each.name: each.result for each in program[name]}
+        for each in program[name]:
+            if each.opcode == "dot":
+                ((_, out),), ((_, left),) = arrays(each.result), arrays(results[each.first_operand])
+                dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", each.rest)[1].split(",")
+                total += 2 * math.prod(out) * math.prod(left[int(dim)] for dim in dims)
+            if each.opcode == "while":
+                total += trips(program, each) * sum(map(of, each.called("body")))
+            total += sum(of(called) for kind in ("calls", "to_apply") for called in each.called(kind))
+        return total
+
+    return of(entry)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"train_microbatches": 2}, {"train_loss_chunk": 32}, {"topology_drop": "taylor", "topology_grow": "random"}],
+)
+def test_what_is_called_executed_are_the_products_of_the_compiled_programs(tmp_path, changes):
+    changes = {"topology_grow": "gradient", "model_implementation": "transient", "model_layers": 3} | changes
+    recipe = tiny_recipe(tmp_path, **changes)
+    target_BT = jax.ShapeDtypeStruct((4, 16), jnp.int32)
+    step = programs.train_step(recipe).lower(recipe.abstract, target_BT, recipe.rates).compile()
+    score = programs.score_step(recipe).lower(recipe.abstract, target_BT).compile()
+    assert products(step.as_text()) == 64 * throughput.step_flops(recipe, recipe.weights).executed
+    assert products(score.as_text()) == 64 * throughput.score_flops(recipe)
