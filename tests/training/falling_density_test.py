@@ -17,10 +17,11 @@ from sparsejax.training.loop import train
 from sparsejax.training.metrics import read_rows
 from sparsejax.training.programs import init_state
 from sparsejax.training.recipe import dense_twin, index_of, values_of, values_path
-from sparsejax.training.resize import resize
+from sparsejax.training.resize import resize, slots_of
 from sparsejax.training.rewire_plan import is_due, plan_at
 from sparsejax.training.rewiring import make_rewire_step
 from sparsejax.training.spent import whole_run
+from sparsejax.training.steps import moving_densities
 from tests.training.tiny import quiet_console, tiny_recipe, tiny_run
 
 # Two stairs at most in twelve steps: rewirings after 3, 6 and 9.
@@ -106,6 +107,26 @@ def test_means_over_the_run(tmp_path):
     assert spent.active_parameters == full.active_parameters - 2 * 2 * 16 * 32 * (1 - 0.625)
     assert spent.theoretical == full.theoretical - 6 * 2 * 2 * 16 * 32 * (1 - 0.625)
     assert STAIRS == 8
+
+
+def test_a_continued_run_has_the_programs_of_one_that_never_stopped(tmp_path):
+    recipe = tiny_recipe(tmp_path, **GMP, topology_every=1, topology_block=(8, 8))
+    running, shared = recipe, 0
+    for step in range(1, 12):
+        later = running.at_stage(step)
+        shared += later.stage != running.stage and slots_of(later.sparse) == slots_of(running.sparse)
+        running = running if slots_of(later.sparse) == slots_of(running.sparse) else later
+        assert recipe.in_use_after(step).stage == running.stage
+    assert shared > 2  # rewirings between two cuts, where a recipe of the step would be another one
+
+
+def test_rates_follow_the_density_of_the_step(tmp_path):
+    recipe = tiny_recipe(tmp_path, **GMP)
+    state = init_state(recipe.at_stage(6))
+    assert {path: float(density) for path, density in moving_densities(recipe, state).items()} == {
+        values_path(name): 0.5 for name in recipe.sparse
+    }
+    assert moving_densities(tiny_recipe(tmp_path), state) == {}
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def check_nothing_changes(recipe, moving=()):
 def test_a_skipped_step_changes_nothing(tmp_path, poisoned, name):
     recipe = tiny_recipe(tmp_path, **changes_of(name))
     kinds = ("attention", "qkvo"), ("mlp", ("gate", "up", "down"))
-    flows = {f".topology['layers']['{room}']['{kind}']['flow']" for room, names in kinds for kind in names}
+    flows = {f".topology['layers']['{room}']['{kind}']['faded']" for room, names in kinds for kind in names}
     run, state, before = check_nothing_changes(recipe, flows if name == "flow" else ())
     state, _ = run.after(state, 3, token=POISON)
     after = jax.device_get(state)
