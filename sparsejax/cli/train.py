@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     from sparsejax.training.cluster import Launch, joined
     from sparsejax.training.interrupts import ENDING
     from sparsejax.training.loop import train
-    from sparsejax.training.workdir import read_manifest, run_directory
+    from sparsejax.training.workdir import run_directory, started_with
 
     launch = Launch(
         flags.distributed,
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         workdir = run_directory(flags.workdir)
         for line in undone:
             # A run from before this was refused goes on as it was.
-            if read_manifest(workdir) is None:
+            if started_with(workdir) is None:
                 raise ConfigError(line)
             console.print(line, highlight=False, soft_wrap=True)
         outcome = train(

@@ -184,7 +184,7 @@ def _prepare(
         mesh=mesh,
     )
     check_fits(recipe)
-    _say_what_does_nothing(recipe, batches, rundir.read_manifest(workdir) is None, notice)
+    _say_what_does_nothing(recipe, batches, rundir.started_with(workdir) is None, notice)
     return _Prepared(recipe, corpus, batches, open_start(recipe, corpus, workdir, opens, notice))
 
 
