@@ -46,12 +46,13 @@ def changes_of(name):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """``(step, tokens, topology before, topology after, params)`` of what is due after every step."""
+    """``(step, tokens, topology before, topology after, sizes)`` of every step: sizes of params, 2:4 or not."""
     found, after_step = [], Session._after_step
 
     def watching(session, state, step, batch):
         tokens, before, params = int(np.sum(np.asarray(batch) >= 0)), jax.device_get(state.topology), state.params
-        sizes = jax.tree.map(lambda leaf: leaf.size, params)
+        masters = session.recipe.run.topology.storage == "dense_master"
+        sizes = jax.tree.map(lambda leaf: leaf.size, params) | {"masters": masters}
         state, evaluation = after_step(session, state, step, batch)
         found.append((step, tokens, before, jax.device_get(state.topology), sizes))
         return state, evaluation
@@ -85,8 +86,7 @@ def active_elements(topology, sizes, name):
         return int(found.sum()) * SIDE**2
     if "first" in leaves:
         return leaves["first"] + leaves["second"]
-    masked = topology.get("layers", {}).get(room, {}).get(kind)
-    return LAYERS * K * N // (2 if masked else 1)
+    return LAYERS * K * N // (2 if sizes["masters"] else 1)
 
 
 def executed_elements(topology, sizes, name):
@@ -142,6 +142,20 @@ def check_rewiring(row, before, after, first, ever, grown_before, expected_rate)
     return grown
 
 
+def check_rewirings(run, kinds, seen, due, stop):
+    """All rows of kinds ``rewire`` and ``regrowth``."""
+    falls = run.topology.density_schedule != "constant"
+    ever, grown = {}, {}
+    for row in kinds["rewire"]:
+        _, _, before, after, _ = seen[row["step"] - 1]
+        rate = RATE_END + (RATE - RATE_END) * (1 + math.cos(math.pi * row["step"] / stop)) / 2
+        grown = check_rewiring(row, before, after, seen[0][2], ever, grown, 0.0 if falls else rate)
+        assert math.isfinite(row["topology/loss_before"]) and math.isfinite(row["topology/loss_after"])
+        assert falls == (row["topology/replaced"] == 0) or run.topology.drop == "threshold"
+    for row in kinds["regrowth"]:
+        assert row["step"] - 1 in due and math.isfinite(row["topology/regrown_update"])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_logged_number_is_what_the_run_did(tmp_path, seen, name):
     run = tiny_run(tmp_path, **changes_of(name))
@@ -156,16 +170,7 @@ def test_every_logged_number_is_what_the_run_did(tmp_path, seen, name):
     moves = run.topology.drop != "none" and blocks
     due = [step for step in range(EVERY, min(stop, STEPS - 1) + 1, EVERY)] if moves else []
     assert [row["step"] for row in kinds["rewire"]] == due
-    falls = run.topology.density_schedule != "constant"
-    ever, grown = {}, {}
-    for row in kinds["rewire"]:
-        _, _, before, after, _ = seen[row["step"] - 1]
-        rate = RATE_END + (RATE - RATE_END) * (1 + math.cos(math.pi * row["step"] / stop)) / 2
-        grown = check_rewiring(row, before, after, seen[0][2], ever, grown, 0.0 if falls else rate)
-        assert math.isfinite(row["topology/loss_before"]) and math.isfinite(row["topology/loss_after"])
-        assert falls == (row["topology/replaced"] == 0) or run.topology.drop == "threshold"
-    for row in kinds["regrowth"]:
-        assert row["step"] - 1 in due and math.isfinite(row["topology/regrown_update"])
+    check_rewirings(run, kinds, seen, due, stop)
 
     total = executed = theoretical = active = 0
     dense_part = 2 * D * V + (2 * LAYERS + 1) * D
