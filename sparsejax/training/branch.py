@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +25,17 @@ from sparsejax.data.pipeline import TrainBatches, open_corpus
 from sparsejax.optim.saturation import saturate
 from sparsejax.training.branch_rows import CHANGES, FORMS, BranchRow
 from sparsejax.training.checkpoint import Checkpoints
+from sparsejax.training.checkpoint_record import steps_in
 from sparsejax.training.elastic import load_step
 from sparsejax.training.growth_scores import NO_SCORES, Scores, make_score_step, wants_scores
 from sparsejax.training.loop import train_batches
 from sparsejax.training.recipe import Recipe
-from sparsejax.training.restore import restore_run
+from sparsejax.training.restore import check_runs, restore_run
 from sparsejax.training.rewire_plan import RewirePlan, is_due, plan_at, rate_at
 from sparsejax.training.rewiring import make_fade_step, make_rewire_step
 from sparsejax.training.state import TrainState
 from sparsejax.training.steps import Metrics, make_train_step
-from sparsejax.training.workdir import Notice, check_same_data, filled_epochs
+from sparsejax.training.workdir import Notice, RunDirectory, check_same_data, filled_epochs
 
 TrainStep = Callable[[TrainState, np.ndarray, jax.Array], tuple[TrainState, Metrics]]
 
@@ -201,7 +201,9 @@ def without_growth(plan: RewirePlan) -> RewirePlan:
     return dataclasses.replace(plan, grow=nothing, by_gradient=nothing)
 
 
-def branch_run(workdir: Path, *, steps: int, at: Sequence[int], saturated: int, notice: Notice) -> list[BranchRow]:
+def branch_run(
+    workdir: RunDirectory, *, steps: int, at: Sequence[int], saturated: int, notice: Notice
+) -> list[BranchRow]:
     """The branch test of a run, at every rewiring that follows one of its checkpoints.
 
     Args:
@@ -214,6 +216,11 @@ def branch_run(workdir: Path, *, steps: int, at: Sequence[int], saturated: int, 
     Raises:
       ConfigError: there is no such run or checkpoint, the data changed, or nothing can be tested.
     """
+    check_runs([workdir])
+    there = steps_in(workdir)
+    for step in at:
+        if step not in there:
+            raise ConfigError(f"--at={step}: {workdir} has no checkpoint of step {step}; there are {list(there)}")
     trained = restore_run(workdir, notice)
     run, recipe = trained.run, trained.recipe
     if steps <= run.topology.fade_steps:
