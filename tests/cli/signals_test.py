@@ -29,10 +29,10 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=runs/none"]
 # A run that is finished at once, whose summary is interrupted.
 FINISHED = """
 import types
-from sparsejax.cli import train as command
-import sparsejax.training.loop as loop
+from sparsejax.cli import summary
+from sparsejax.training import loop
 loop.train = lambda *arguments, **options: types.SimpleNamespace(exit_code={code})
-command.print_summary = lambda *arguments: strike() or print("drawn")
+summary.print_summary = lambda *arguments: strike() or print("drawn")
 """
 
 
