@@ -133,7 +133,7 @@ def _storage(run: RunConfig) -> Iterator[str]:
     for name in ("dense", "galore"):
         if name in (method, run.optim.form) and topology.density != 1.0:
             yield f"topology.density={topology.density:g}: the method '{name}' needs density 1"
-    sparse_rules = [rule for rule in topology.rules if _readable_rule(rule) and not rule.endswith(("=1", "=1.0"))]
+    sparse_rules = [r for r in topology.rules if _readable_rule(r) and float(r.rpartition("=")[2]) != 1.0]
     if run.optim.form == "galore" and sparse_rules:
         yield f"topology.rules={sparse_rules[0]!r}: optim.form=galore projects dense weights; leave the rule out"
     needs = {"sr_ste": "dense_master", "monarch": "monarch"}
