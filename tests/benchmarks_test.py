@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import decode, growth_memory, kernels, measuring, memory, model_runs, products, step
+from benchmarks import decode, growth_memory, kernels, measuring, memory, model_runs, products, rewiring, step
 from sparsejax.models.sizes import Size
 from sparsejax.topology.blocks import BlockGrid
 
@@ -97,6 +97,16 @@ def test_growth_memory(monkeypatch, tmp_path, tiny_size):
 
 
 @pytest.mark.slow
+def test_rewiring(monkeypatch, tmp_path, tiny_size):
+    shape = ["--size", "60m", "--block", 8, "--rows", 1, "--length", 8, "--repetitions", 1]
+    run(rewiring, monkeypatch, *shape, "--json", tmp_path / "rows.json")
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["grow"] for row in rows] == ["random", "gradient"]
+    # 7 kinds in 2 layers, 4 x 4 places and 4 x 8 in the MLP of 64.
+    assert all(row["places"] == 2 * (4 * 16 + 3 * 32) and row["rewire_ms"] > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_step(monkeypatch, tmp_path, tiny_size):
     flags = ("--rows", 1, "--length", 8, "--block", 8, "--balance", "none", "--repetitions", 1, "--density", 0.5)
     run(step, monkeypatch, *flags, "--json", tmp_path / "rows.json")
@@ -137,6 +147,7 @@ def test_decode(monkeypatch, tmp_path, tiny_size):
         (memory, ["--density", "2"]),
         (memory, ["--size", "61m"]),
         (growth_memory, ["--density", "1"]),
+        (rewiring, ["--density", "1"]),
         (step, ["--density", "1"]),
         (step, ["--repetitions", "0"]),
     ],
