@@ -6,7 +6,7 @@ Axes: L layers, n slots, S shares, m cells of a share, R x C block rows and colu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -16,7 +16,7 @@ from sparsejax.models.sparse_linear import initial_std, initial_values
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.optim.sparse_adam import remap, sparse_adam_state
 from sparsejax.topology import drop, growth, scores, stats
-from sparsejax.topology.blocks import Index
+from sparsejax.topology.blocks import BlockGrid, Index
 from sparsejax.topology.keys import weight_key
 from sparsejax.topology.rewire import Rewiring, candidates, choose_drops, regrow
 from sparsejax.topology.slots import gather_slots
@@ -60,7 +60,7 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
         dropped = choose(recipe, state, plan, scored)
         grown = _grow_counts(recipe, state, plan, dropped)
         old_slots: dict[str, jax.Array] = {}
-        metrics: Metrics = {"topology/dropped": _total(dropped.values()), "topology/replaced": jnp.int32(0)}
+        metrics: Metrics = {"topology/dropped": jnp.int32(0), "topology/replaced": jnp.int32(0)}
         for name, weight in recipe.sparse.items():
             before = index_of(topology, name)
             gradient = scored.growth[name] if name in scored.growth else None
@@ -71,7 +71,11 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
             old_slots[values_path(name)] = rewiring.old_slot
             explored[name] = explored[name] | explored_bits(rewiring.index, weight.grid)
             came_Ln = stats.grown(active_in(rewiring.index, weight.grid), rewiring.old_slot)
-            metrics["topology/replaced"] += jnp.sum(came_Ln, dtype=jnp.int32)
+            came = jnp.sum(came_Ln, dtype=jnp.int32)
+            metrics["topology/replaced"] += came
+            # Counted in what came out: a mask may be computed twice, and a draw then differ in its last bit.
+            left = blocks_in(rewiring.index, weight.grid) - came
+            metrics["topology/dropped"] += blocks_in(before, weight.grid) - left
             metrics |= statistics(recipe, name, before, dropped[name], rewiring, young[name], explored[name], plan.seed)
         move = partial(remap, old_slots=old_slots, shards=recipe.run.topology.shards, params=params)
         new_state = dataclasses.replace(
@@ -88,8 +92,9 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
     return rewire_step
 
 
-def _total(masks: Iterable[jax.Array]) -> jax.Array:
-    return jnp.sum(jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in masks]))
+def blocks_in(index: Index, grid: BlockGrid) -> jax.Array:
+    """Blocks of a stacked index, over all layers and shares, int32 scalar."""
+    return jnp.sum(active_in(index, grid), dtype=jnp.int32)
 
 
 def make_fade_step(recipe: Recipe) -> Callable[[TrainState, RewirePlan, jax.Array], TrainState]:
