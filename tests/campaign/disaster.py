@@ -2,9 +2,11 @@
 
 Kinds: ``power`` ends the process at its NUMBER-th sync of a file or folder, without a goodbye; JOURNAL then holds one
 line for every sync: path, device, inode, size, time of the last change. ``never`` keeps the journal and ends as always.
-``write`` lets the NUMBER-th rename, folder or sync fail with "no space left on device".
+``write`` lets the NUMBER-th rename, folder or sync fail with "no space left on device". ``poison`` makes the loss of a
+batch NaN if the sum of its tokens is a multiple of NUMBER.
 """
 
+import dataclasses
 import errno
 import json
 import os
@@ -47,7 +49,21 @@ def noted_sync(descriptor: int) -> None:
 
 
 real_sync = os.fsync
-if KIND == "write":
+if KIND == "poison":
+    import jax.numpy as jnp
+
+    from sparsejax.training import loss
+
+    plain = loss.loss_sums
+
+    def poisoned_sums(logits_BTV: Any, target_BT: Any) -> Any:
+        """The sums of the loss, NaN for some batches."""
+        sums = plain(logits_BTV, target_BT)
+        bad = jnp.sum(target_BT) % NUMBER == 0
+        return dataclasses.replace(sums, nll=sums.nll * jnp.where(bad, jnp.nan, 1.0))
+
+    loss.loss_sums = poisoned_sums
+elif KIND == "write":
     for name in ("fsync", "replace", "rename", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
 else:

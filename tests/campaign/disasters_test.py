@@ -1,16 +1,19 @@
-"""Power cuts, failing disks and signals at random moments: the next start goes on to the same numbers."""
+"""Power cuts, failing disks, signals and bad batches at random moments: the next start goes on to the same numbers."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sparsejax.topology.methods import METHODS
 from tests.campaign.damage import files_below
 from tests.campaign.oracle import PATIENCE, Campaign, Played
 from tests.campaign.products import Products, train
@@ -96,7 +99,7 @@ COMMAND = [sys.executable, "-c", "import sys; from sparsejax.cli.main import mai
 EXPECTED = {
     signal.SIGINT: {130, 0},
     signal.SIGTERM: {143, 75, 0},
-    signal.SIGHUP: {129, 75, 0},
+    signal.SIGHUP: {143, 75, 0},
     signal.SIGKILL: {-9, 0},
 }
 
@@ -126,3 +129,41 @@ def test_signals(
         same = again.code == 0 and numbers_of(workdir) == undisturbed
         trials.judge(f"after {what}", again, "" if same else "other numbers")
     trials.closed()
+
+
+def strict(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a file, without words that JSON does not have."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def test_poisoned_batches(campaign: MakeCampaign, products: Products) -> None:
+    """Losses that are not numbers: skipped, written as JSON, and never the end of a method's state."""
+    trials = campaign("poisoned batches", 0.08)
+    for draw in trials.draws():
+        workdir, method, every = products.place("poisoned"), draw.choice(sorted(METHODS)), draw.choice((1, 2, 3, 5))
+        dense = {"topology_density": 1} if method in ("dense", "galore") else {}
+        changes = {**products.read, **dense, "topology_method": method, "topology_score_steps": 1, "train_steps": 8}
+        argv = train(workdir, **changes, train_checkpoint_every=draw.choice((1, 3)))
+        played = ended(argv, kind="poison", number=every, journal=products.folder / "journal")
+        wrong = "" if played.code in (0, 4, 2) else f"exit code {played.code}"
+        if played.code == 0:
+            rows = strict(workdir / "metrics.jsonl")
+            skipped = sum(row["skipped"] for row in rows if row["kind"] == "train" and "skipped" in row)
+            losses = [row["loss_mean"] for row in rows if row["kind"] == "train"]
+            evaluated = trials.player.play(["evaluate", f"--workdir={workdir}", "--tokens=128"])
+            trials.judge(f"{method}, one batch of {every}", evaluated, "" if numbers_in(evaluated.out) else "no loss")
+            if (None in losses) and not skipped:
+                wrong = "a loss that is not a number, and no step skipped"
+            if not (workdir / "result.json").exists():
+                wrong = "no result"
+        trials.judge(f"{method}, one batch of {every}", played, wrong)
+    trials.closed()
+
+
+def numbers_in(text: str) -> list[str]:
+    """Losses that a command printed."""
+    return re.findall(r"\d+\.\d{3,} nats", text)
