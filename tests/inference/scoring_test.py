@@ -70,7 +70,7 @@ def test_a_bucket_is_one_program(decoder):
         score(engine, rows, length=64, batch_size=4)
     (graphdef,) = engine._graphdefs.values()
     # Inputs of 16, 32 and 64; targets of 16 for each.
-    assert scoring._score_program(graphdef, None)._cache_size() == 3
+    assert scoring._score_program(graphdef, None, engine.absent)._cache_size() == 3
 
 
 def test_rows_that_cannot_be_scored_are_refused(decoder):

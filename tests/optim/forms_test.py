@@ -87,7 +87,7 @@ def test_free_slots_do_not_move(form):
     [
         ({"b1": 1.0}, r"b1=1: must be in \[0, 1\)"),
         ({"b2": -0.1}, r"b2=-0.1: must be in \[0, 1\)"),
-        ({"ramp": 0}, r"ramp=0: must be in \[1, inf\)"),
+        ({"ramp": 0}, r"ramp=0: must be in \[1, 2147483647\]"),
         ({"form": "adam"}, "form='adam': not one of smet, naive, smet_code"),
     ],
 )

@@ -134,7 +134,8 @@ def test_the_speed_is_the_median_of_the_log_intervals(tmp_path):
     run = planned(tmp_path)[0]
     run.workdir.mkdir(parents=True)
     rows.write(RESULT, run.workdir / "result.json")
-    lines = [{"kind": "train", "tokens_per_second": speed} for speed in (2.0, 30.0, 20.0)] + [{"kind": "eval"}]
+    lines = [{"step": 1, "kind": "train", "tokens_per_second": speed} for speed in (2.0, 30.0, 20.0)]
+    lines.append({"step": 1, "kind": "eval"})
     (run.workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert outcome_of(run).tokens_per_second == 20.0
 
