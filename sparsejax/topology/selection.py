@@ -33,14 +33,22 @@ def lowest(score: jax.Array, allowed: jax.Array, count: jax.Array | int) -> jax.
     wanted = jnp.asarray(count, jnp.int32)
     bits = jnp.iinfo(keys.dtype).bits
 
-    def next_bit(number: jax.Array, last: jax.Array) -> jax.Array:
-        guess = last | jax.lax.shift_left(jnp.ones_like(last), (bits - 1 - number).astype(last.dtype))
-        return jnp.where(jnp.sum(counted < guess, dtype=jnp.int32) < wanted, guess, last)
+    def chosen(last: jax.Array) -> jax.Array:
+        below, equal = counted < last, allowed & (counted == last)
+        left = wanted - jnp.sum(below, dtype=jnp.int32)
+        return below | (equal & (counts_up_to(equal) <= left))
 
-    last = jax.lax.fori_loop(0, bits, next_bit, jnp.zeros((), keys.dtype))
-    below, equal = allowed & (keys < last), allowed & (keys == last)
-    left = wanted - jnp.sum(below, dtype=jnp.int32)
-    return below | (equal & (counts_up_to(equal) <= left))
+    def next_bit(number: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        last, mask = carry
+        guess = last | jax.lax.shift_left(jnp.ones_like(last), (bits - 1 - number).astype(last.dtype))
+        below = jnp.sum(counted < guess, dtype=jnp.int32) < wanted
+        # The mask is made inside the loop, after the last bit. Where a compiler makes a drawn score twice, the two may
+        # differ in their last bit; what the loop reads and what it returns exist once.
+        mask = jax.lax.cond(number == bits, chosen, lambda _: mask, last)
+        return jnp.where(below & (number < bits), guess, last), mask
+
+    start = jnp.zeros((), keys.dtype), jnp.zeros(keys.shape, bool)
+    return jax.lax.fori_loop(0, bits + 1, next_bit, start)[1]
 
 
 def counts_up_to(mask: jax.Array) -> jax.Array:

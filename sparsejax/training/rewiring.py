@@ -16,7 +16,7 @@ from sparsejax.models.sparse_linear import initial_std, initial_values
 from sparsejax.models.weight_table import SparseWeight
 from sparsejax.optim.sparse_adam import remap, sparse_adam_state
 from sparsejax.topology import drop, growth, scores, stats
-from sparsejax.topology.blocks import BlockGrid, Index
+from sparsejax.topology.blocks import Index
 from sparsejax.topology.keys import weight_key
 from sparsejax.topology.rewire import Rewiring, candidates, choose_drops, regrow
 from sparsejax.topology.slots import gather_slots
@@ -71,11 +71,8 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
             old_slots[values_path(name)] = rewiring.old_slot
             explored[name] = explored[name] | explored_bits(rewiring.index, weight.grid)
             came_Ln = stats.grown(active_in(rewiring.index, weight.grid), rewiring.old_slot)
-            came = jnp.sum(came_Ln, dtype=jnp.int32)
-            metrics["topology/replaced"] += came
-            # Counted in what came out: a mask may be computed twice, and a draw then differ in its last bit.
-            left = blocks_in(rewiring.index, weight.grid) - came
-            metrics["topology/dropped"] += blocks_in(before, weight.grid) - left
+            metrics["topology/replaced"] += jnp.sum(came_Ln, dtype=jnp.int32)
+            metrics["topology/dropped"] += jnp.sum(dropped[name], dtype=jnp.int32)
             metrics |= statistics(recipe, name, before, dropped[name], rewiring, young[name], explored[name], plan.seed)
         move = partial(remap, old_slots=old_slots, shards=recipe.run.topology.shards, params=params)
         new_state = dataclasses.replace(
@@ -90,11 +87,6 @@ def make_rewire_step(recipe: Recipe) -> RewireStep:
         return new_state, metrics
 
     return rewire_step
-
-
-def blocks_in(index: Index, grid: BlockGrid) -> jax.Array:
-    """Blocks of a stacked index, over all layers and shares, int32 scalar."""
-    return jnp.sum(active_in(index, grid), dtype=jnp.int32)
 
 
 def make_fade_step(recipe: Recipe) -> Callable[[TrainState, RewirePlan, jax.Array], TrainState]:
