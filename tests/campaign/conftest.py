@@ -22,8 +22,8 @@ MINUTES = float(os.environ.get("SPARSEJAX_CAMPAIGN_MINUTES") or 12)
 
 
 @pytest.fixture(scope="session")
-def player() -> Iterator[Player]:
-    made = Player()
+def player(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Player]:
+    made = Player(tmp_path_factory.mktemp("here"))
     yield made
     made.close()
 

@@ -32,7 +32,7 @@ def said(played: Played) -> bool:
 
 def test_a_damaged_run(campaign: MakeCampaign, products: Products) -> None:
     """Commands that read a run give what they gave, or a line."""
-    trials = campaign("damaged runs", 0.2)
+    trials = campaign("damaged runs", 0.13)
     commands = {
         "evaluate": ["--tokens=128"],
         "generate": ["--prompt=the sparse", "--tokens=6"],
@@ -61,7 +61,7 @@ def test_a_damaged_run_that_continues(
     campaign: MakeCampaign, products: Products, numbers_of: Callable[[Path], str]
 ) -> None:
     """Training goes on to the same numbers, or stops with a line."""
-    trials = campaign("damaged runs continued", 0.15)
+    trials = campaign("damaged runs continued", 0.11)
 
     def argv(workdir: Path) -> list[str]:
         return [*train(workdir, **products.read, train_steps=6), "--extend"]
@@ -80,7 +80,7 @@ def test_a_damaged_run_that_continues(
 
 def test_damaged_tokens(campaign: MakeCampaign, products: Products, numbers_of: Callable[[Path], str]) -> None:
     """Token sets and token caches give the tokens that were written, or a line."""
-    trials = campaign("damaged tokens", 0.12)
+    trials = campaign("damaged tokens", 0.1)
     first = products.place("first")
     assert trials.player.play(train(first, **products.read, train_steps=1)).code == 0
     from_set = products.place("from_set")
@@ -102,7 +102,7 @@ def test_damaged_tokens(campaign: MakeCampaign, products: Products, numbers_of: 
 
 def test_damaged_corpora(campaign: MakeCampaign, products: Products) -> None:
     """Other text has another digest; text that cannot be read is a line."""
-    trials = campaign("damaged corpora", 0.1)
+    trials = campaign("damaged corpora", 0.09)
 
     def argv(folder: Path, name: str) -> list[str]:
         read = {"data_path": folder / name, "data_cache_dir": products.place("tokens"), "data_tokenizer": "byte"}
@@ -129,7 +129,7 @@ def test_damaged_corpora(campaign: MakeCampaign, products: Products) -> None:
 
 def test_damaged_exports(campaign: MakeCampaign, products: Products) -> None:
     """Exports give the text they gave, or a line."""
-    trials = campaign("damaged exports", 0.1)
+    trials = campaign("damaged exports", 0.07)
 
     def argv(folder: Path) -> list[str]:
         return ["generate", f"--workdir={folder}", "--prompt=the sparse", "--tokens=6"]
@@ -166,7 +166,7 @@ def table() -> bytes:
 
 def test_damaged_inputs_of_commands(campaign: MakeCampaign, products: Products) -> None:
     """Prompts, tables and configs that people write: read, or a line."""
-    trials = campaign("damaged inputs", 0.06)
+    trials = campaign("damaged inputs", 0.04)
     folder = products.place("inputs")
     folder.mkdir()
     contents = {"prompts.jsonl": PROMPTS, "rows.csv": table(), "own.py": CONFIG.read_bytes()}

@@ -53,7 +53,7 @@ def lose_unsynced(workdir: Path, journal: Path) -> list[str]:
 def test_power_cuts(
     campaign: MakeCampaign, products: Products, numbers_of: Callable[[Path], str], undisturbed: str
 ) -> None:
-    trials = campaign("power cuts", 0.08)
+    trials = campaign("power cuts", 0.07)
     workdir, journal = products.place("cut"), products.folder / "journal"
     assert ended(train(workdir, **products.read), kind="never", number=0, journal=journal).code == 0
     syncs = len(journal.read_text().splitlines())
@@ -77,7 +77,7 @@ def test_failing_disks(
     campaign: MakeCampaign, products: Products, numbers_of: Callable[[Path], str], undisturbed: str
 ) -> None:
     """A write that fails ends the run in one line, and the next start goes on."""
-    trials = campaign("failing disks", 0.08)
+    trials = campaign("failing disks", 0.06)
     for draw in trials.draws():
         workdir, journal = products.place("failing"), products.folder / "journal"
         argv = train(workdir, **products.read)
@@ -107,7 +107,7 @@ EXPECTED = {
 def test_signals(
     campaign: MakeCampaign, products: Products, numbers_of: Callable[[Path], str], undisturbed: str
 ) -> None:
-    trials = campaign("signals", 0.08)
+    trials = campaign("signals", 0.05)
     start, argv = time.monotonic(), train(products.place("signalled"), **products.read)
     subprocess.run([*COMMAND, *argv], capture_output=True, env=_ENVIRONMENT, timeout=PATIENCE, check=True)
     whole = time.monotonic() - start
@@ -142,7 +142,7 @@ def strict(path: Path) -> list[dict[str, Any]]:
 
 def test_poisoned_batches(campaign: MakeCampaign, products: Products) -> None:
     """Losses that are not numbers: skipped, written as JSON, and never the end of a method's state."""
-    trials = campaign("poisoned batches", 0.08)
+    trials = campaign("poisoned batches", 0.04)
     for draw in trials.draws():
         workdir, method, every = products.place("poisoned"), draw.choice(sorted(METHODS)), draw.choice((1, 2, 3, 5))
         dense = {"topology_density": 1} if method in ("dense", "galore") else {}

@@ -39,7 +39,7 @@ def drawn_value(name: str, draw: random.Random) -> str:
 
 
 def test_random_settings_in_runs(campaign: MakeCampaign, products: Products) -> None:
-    trials = campaign("settings of runs", 0.14)
+    trials = campaign("settings of runs", 0.12)
     for draw in trials.draws():
         names = draw.sample([name for name in settings() if name not in LONG], draw.choice((1, 2, 3)))
         changes = [f"--config.{name}={drawn_value(name, draw)}" for name in names]
@@ -124,7 +124,7 @@ def drawn_flags(actions: list[argparse.Action], products: Products, draw: random
 
 
 def test_random_flags(campaign: MakeCampaign, products: Products) -> None:
-    trials, commands = campaign("flags", 0.06), parsers()
+    trials, commands = campaign("flags", 0.05), parsers()
     assert set(commands) == set(COMMANDS)
     for draw in trials.draws():
         command = draw.choice(sorted(set(commands) - {"sweep"}))

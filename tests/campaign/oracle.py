@@ -57,8 +57,9 @@ class Played:
 class Player:
     """A process that plays commands; made again when one kills it."""
 
-    def __init__(self) -> None:
-        """Start nothing yet."""
+    def __init__(self, folder: Path) -> None:
+        """Start nothing yet; commands run in ``folder``, where outputs with odd names do no harm."""
+        self._folder = folder
         self._process: subprocess.Popen[str] | None = None
 
     def play(self, argv: list[str], file_limit: int = 0) -> Played:
@@ -71,6 +72,7 @@ class Player:
                 stderr=subprocess.DEVNULL,
                 text=True,
                 env=os.environ | {"JAX_PLATFORMS": "cpu"},
+                cwd=self._folder,
             )
         process = self._process
         assert process.stdin is not None and process.stdout is not None
