@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from sparsejax.config import ConfigError
+from sparsejax.data.cache import file_sha256
 from sparsejax.files.json_records import read_record
 from sparsejax.files.names import confined
 from sparsejax.files.text import one_line
@@ -20,7 +20,6 @@ from sparsejax.interop.llama_config import CONFIG_FILE, GENERATION_FILE
 FILES = "files"
 _TENSORS = "*.safetensors*"
 _FIX = "export the run again"
-_CHUNK = 1 << 24
 
 
 class _Weight(msgspec.Struct):
@@ -154,7 +153,7 @@ def read_facts(directory: Path) -> dict[str, Any]:
 
 def file_digests(directory: Path) -> dict[str, str]:
     """The sha256 of every file that decides what an exported model computes: tensors, configuration, tokenizer."""
-    return {name: _digest(directory / name) for name in _deciding(directory)}
+    return {name: file_sha256(directory / name) for name in _deciding(directory)}
 
 
 def _deciding(directory: Path) -> list[str]:
@@ -171,16 +170,8 @@ def _check_digests(directory: Path, told: Mapping[str, str]) -> None:
         path = confined(directory, name, named_in=facts, links=True)
         if not path.is_file():
             raise ConfigError(f"{directory}: lacks {one_line(name)}, which {FACTS_FILE} names; copy it too")
-        if _digest(path) != digest:
+        if file_sha256(path) != digest:
             raise ConfigError(f"{path}: was changed since it was exported (its digest differs); restore it, or {_FIX}")
     strange = [name for name in _deciding(directory) if name not in told]
     if strange:
         raise ConfigError(f"{directory}: {one_line(strange[0])} is not of this export; take it away, or {_FIX}")
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
